@@ -1,0 +1,246 @@
+//! Clusters at run time: hosts, balancing, circuit breaking, outlier detection.
+//!
+//! A [`Cluster`] is a stable handle that routes hold; what changes while it lives (its hosts, their health) is swapped inside
+//! it as one [`HostSet`]. Runs on: workers pick, the control thread and whoever ejects a host publish.
+
+mod breaker;
+pub mod dns;
+mod host;
+pub mod lb;
+pub mod outlier;
+mod stats;
+mod transport;
+
+pub use breaker::{Breaker, Permit, Resource};
+pub use host::{Host, HostSet, Level};
+pub use stats::ClusterStats;
+pub use transport::{Transport, Transports};
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
+
+use crate::app::Parts;
+use crate::config::{self, ConfigError};
+
+/// A cluster.
+pub struct Cluster {
+    /// Name.
+    pub name: Arc<str>,
+    /// Validated settings.
+    pub config: Arc<config::Cluster>,
+    /// Stats.
+    pub stats: ClusterStats,
+    /// Circuit breaker of default priority.
+    pub breaker: Breaker,
+    /// Circuit breaker of high priority.
+    pub breaker_high: Breaker,
+    /// What carries bytes to its hosts.
+    pub transports: Transports,
+    hosts: ArcSwap<HostSet>,
+    /// One publisher at a time.
+    publishing: Mutex<()>,
+    lb: Vec<Mutex<lb::State>>,
+    epoch: AtomicU64,
+    started: tokio::time::Instant,
+}
+
+impl Cluster {
+    /// A cluster with the hosts its configuration names; those of a DNS cluster come with the first answer.
+    ///
+    /// # Errors
+    /// A transport that cannot be built.
+    pub fn new(config: config::Cluster, parts: &Parts) -> Result<Arc<Self>, ConfigError> {
+        let scope = parts.stats.root().tagged("cluster", "envoy.cluster_name", &config.stat_name);
+        let stats = ClusterStats::new(scope.clone());
+        let cluster = Arc::new(Cluster {
+            name: config.name.as_str().into(),
+            breaker: Breaker::new(&config.breakers_default, &scope, "default"),
+            breaker_high: Breaker::new(&config.breakers_high, &scope, "high"),
+            stats,
+            hosts: ArcSwap::from_pointee(HostSet::default()),
+            publishing: Mutex::new(()),
+            transports: Transports::new(&config, parts, &scope)?,
+            lb: (0..parts.workers).map(|_| Mutex::new(lb::State::default())).collect(),
+            epoch: AtomicU64::new(0),
+            started: tokio::time::Instant::now(),
+            config: Arc::new(config),
+        });
+        if !matches!(cluster.config.discovery, config::Discovery::StrictDns(_) | config::Discovery::LogicalDns(_)) {
+            cluster.assign(&cluster.config.assignment);
+        }
+        Ok(cluster)
+    }
+
+    /// Replaces the hosts by those of `assignment` that are addresses; hosts that stay keep their state and connections.
+    pub fn assign(&self, assignment: &config::LoadAssignment) {
+        let workers = self.lb.len();
+        let _one = self.publishing.lock();
+        let old = self.hosts.load();
+        let known: HashMap<_, _> = old.all().map(|h| (h.key(), h.clone())).collect();
+        let mut kept = 0;
+        let mut levels: Vec<Vec<Arc<Host>>> = Vec::new();
+        for locality in &assignment.localities {
+            let place = Arc::new(locality.locality.clone());
+            let level = locality.priority as usize;
+            if levels.len() <= level {
+                levels.resize_with(level + 1, Vec::new);
+            }
+            for endpoint in &locality.endpoints {
+                let Some(fresh) = Host::new(endpoint, &place, locality, workers) else { continue };
+                let host = match known.get(&fresh.key()) {
+                    Some(h) if h.same_config(&fresh) => {
+                        kept += 1;
+                        h.clone()
+                    }
+                    _ => Arc::new(fresh),
+                };
+                levels[level].push(host);
+            }
+        }
+        let set = HostSet::new(
+            levels,
+            assignment.overprovisioning_factor,
+            self.config.lb_common.panic_threshold,
+            self.next_epoch(),
+        );
+        if kept < known.len() {
+            let stay: std::collections::HashSet<_> = set.all().map(|h| Arc::as_ptr(h) as usize).collect();
+            for gone in known.values().filter(|h| !stay.contains(&(Arc::as_ptr(h) as usize))) {
+                gone.remove();
+            }
+        }
+        self.publish(set);
+        self.stats.membership_change.inc();
+    }
+
+    /// Computes health anew after a host's state changed.
+    pub fn refresh_health(&self) {
+        let _one = self.publishing.lock();
+        let set = self.hosts.load().with_health(self.next_epoch());
+        self.publish(set);
+    }
+
+    /// Tells outlier detection how an attempt on `host` ended. A host that trips it is out at once.
+    pub fn observe(&self, host: &Arc<Host>, outcome: outlier::Outcome) {
+        let Some(config) = &self.config.outlier else { return };
+        let Some(detector) = host.outlier.record(config, outcome) else { return };
+        let scope = self.stats.scope.scope("outlier_detection");
+        let name = match detector {
+            outlier::Detector::Consecutive5xx => "consecutive_5xx",
+            outlier::Detector::ConsecutiveGatewayFailure => "consecutive_gateway_failure",
+            outlier::Detector::ConsecutiveLocalOriginFailure => "consecutive_local_origin_failure",
+        };
+        scope.counter(&format!("ejections_detected_{name}")).inc();
+        if host.outlier.is_ejected() || !outlier::enforced(config, detector, crate::worker::random()) {
+            return;
+        }
+        let set = self.hosts();
+        let ejected = set.all().filter(|h| h.outlier.is_ejected()).count();
+        if !outlier::may_eject(config, set.all().count(), ejected) {
+            scope.counter("ejections_overflow").inc();
+            return;
+        }
+        host.outlier.eject(config, self.since_start());
+        scope.counter("ejections_total").inc();
+        scope.counter("ejections_enforced_total").inc();
+        scope.counter(&format!("ejections_enforced_{name}")).inc();
+        scope.gauge("ejections_active").inc();
+        self.refresh_health();
+    }
+
+    /// Lets ejected hosts back in when their time is over. Called at each interval by the control thread.
+    pub fn sweep_outliers(&self) {
+        let now = self.since_start();
+        let back = self.hosts().all().filter(|h| h.outlier.sweep(now)).count();
+        if back > 0 {
+            self.stats.scope.scope("outlier_detection").gauge("ejections_active").sub(back as i64);
+            self.refresh_health();
+        }
+    }
+
+    fn since_start(&self) -> std::time::Duration {
+        self.started.elapsed()
+    }
+
+    fn next_epoch(&self) -> u64 {
+        self.epoch.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn publish(&self, set: HostSet) {
+        let (total, healthy, degraded) = set.counts();
+        self.hosts.store(Arc::new(set));
+        self.stats.set_membership(total, healthy, degraded);
+    }
+
+    /// The hosts of this moment.
+    pub fn hosts(&self) -> Arc<HostSet> {
+        self.hosts.load_full()
+    }
+
+    /// Picks a host for worker `worker`, or none where no host is usable.
+    pub fn pick(&self, worker: usize, request: &lb::Request<'_>) -> Option<Arc<Host>> {
+        let set = self.hosts.load();
+        let mut state = self.lb[worker].lock();
+        lb::pick(&self.config.lb, &set, &mut state, request, &self.stats)
+    }
+
+    /// The breaker of a priority.
+    pub fn breaker(&self, high: bool) -> &Breaker {
+        if high { &self.breaker_high } else { &self.breaker }
+    }
+}
+
+/// A stable name for a cluster that may come, change and go.
+pub struct ClusterHandle {
+    /// Name.
+    pub name: Arc<str>,
+    current: ArcSwapOption<Cluster>,
+}
+
+impl ClusterHandle {
+    /// The cluster of this moment, if there is one.
+    pub fn get(&self) -> Option<Arc<Cluster>> {
+        self.current.load_full()
+    }
+}
+
+/// All clusters by name. A handle is made at the first mention and stays the same, whatever becomes of its cluster.
+#[derive(Default)]
+pub struct Clusters {
+    handles: Mutex<HashMap<Arc<str>, Arc<ClusterHandle>>>,
+}
+
+impl Clusters {
+    /// The handle of a name.
+    pub fn handle(&self, name: &str) -> Arc<ClusterHandle> {
+        let mut handles = self.handles.lock();
+        if let Some(h) = handles.get(name) {
+            return h.clone();
+        }
+        let name: Arc<str> = name.into();
+        let handle = Arc::new(ClusterHandle { name: name.clone(), current: ArcSwapOption::empty() });
+        handles.insert(name, handle.clone());
+        handle
+    }
+
+    /// The cluster of a name that comes off the wire: no handle is made for it.
+    pub fn find(&self, name: &str) -> Option<Arc<Cluster>> {
+        self.handles.lock().get(name).and_then(|h| h.get())
+    }
+
+    /// Puts a cluster in place.
+    pub fn set(&self, cluster: Arc<Cluster>) {
+        self.handle(&cluster.name).current.store(Some(cluster));
+    }
+
+    /// Every cluster there is, by name.
+    pub fn all(&self) -> Vec<Arc<Cluster>> {
+        let mut all: Vec<_> = self.handles.lock().values().filter_map(|h| h.get()).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+}

@@ -1,0 +1,62 @@
+//! `cluster.<name>.*`.
+
+use crate::stats::{CodeStats, Counter, Gauge, Histogram, Scope, Unit};
+
+macro_rules! cluster_stats {
+    ($($name:ident)*; gauges: $($gauge:ident)*) => {
+        /// Stats of a cluster, under Envoy's names.
+        #[allow(missing_docs, reason = "each is the Envoy stat it is named for")]
+        pub struct ClusterStats {
+            $(pub $name: Counter,)*
+            $(pub $gauge: Gauge,)*
+            pub upstream_rq_time: Histogram,
+            pub upstream_cx_length_ms: Histogram,
+            pub upstream_cx_connect_ms: Histogram,
+            pub codes: CodeStats,
+            /// The scope, for stats made later.
+            pub scope: Scope,
+        }
+
+        impl ClusterStats {
+            /// Stats below `scope`.
+            pub fn new(scope: Scope) -> Self {
+                ClusterStats {
+                    $($name: scope.counter(stringify!($name)),)*
+                    $($gauge: scope.gauge(stringify!($gauge)),)*
+                    upstream_rq_time: scope.histogram("upstream_rq_time", Unit::Milliseconds),
+                    upstream_cx_length_ms: scope.histogram("upstream_cx_length_ms", Unit::Milliseconds),
+                    upstream_cx_connect_ms: scope.histogram("upstream_cx_connect_ms", Unit::Milliseconds),
+                    codes: CodeStats::new(&scope, "upstream_rq_"),
+                    scope,
+                }
+            }
+        }
+    };
+}
+
+cluster_stats! {
+    upstream_cx_total upstream_cx_http1_total upstream_cx_http2_total upstream_cx_connect_fail upstream_cx_connect_timeout
+    upstream_cx_idle_timeout upstream_cx_overflow upstream_cx_destroy upstream_cx_destroy_local upstream_cx_destroy_remote
+    upstream_cx_destroy_with_active_rq upstream_cx_destroy_local_with_active_rq upstream_cx_destroy_remote_with_active_rq
+    upstream_cx_close_notify upstream_cx_rx_bytes_total upstream_cx_tx_bytes_total upstream_cx_protocol_error
+    upstream_cx_max_requests upstream_cx_none_healthy upstream_cx_pool_overflow upstream_cx_connect_with_0_rtt
+    upstream_rq_total upstream_rq_pending_total upstream_rq_pending_overflow upstream_rq_pending_failure_eject
+    upstream_rq_cancelled upstream_rq_maintenance_mode upstream_rq_timeout upstream_rq_max_duration_reached
+    upstream_rq_per_try_timeout upstream_rq_per_try_idle_timeout upstream_rq_rx_reset upstream_rq_tx_reset upstream_rq_retry
+    upstream_rq_retry_backoff_exponential upstream_rq_retry_backoff_ratelimited upstream_rq_retry_limit_exceeded
+    upstream_rq_retry_success upstream_rq_retry_overflow retry_or_shadow_abandoned
+    bind_errors update_attempt update_success update_failure update_empty update_no_rebuild membership_change
+    lb_healthy_panic lb_recalculate_zone_structures upstream_flow_control_paused_reading_total
+    upstream_flow_control_resumed_reading_total original_dst_host_invalid;
+    gauges: upstream_cx_active upstream_rq_active upstream_rq_pending_active membership_total membership_healthy
+    membership_degraded membership_excluded max_host_weight
+}
+
+impl ClusterStats {
+    /// Publishes host counts.
+    pub fn set_membership(&self, total: usize, healthy: usize, degraded: usize) {
+        self.membership_total.set(total as u64);
+        self.membership_healthy.set(healthy as u64);
+        self.membership_degraded.set(degraded as u64);
+    }
+}

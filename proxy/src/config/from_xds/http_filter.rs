@@ -1,0 +1,224 @@
+//! HTTP filters and the order they must stand in.
+
+use weft_proto::pb::envoy::config::core::v3 as core;
+use weft_proto::pb::envoy::extensions::filters::http::{
+    buffer::v3 as buffer, grpc_stats::v3 as grpc_stats, header_mutation::v3 as header_mutation,
+    health_check::v3 as health_check, router::v3 as router,
+};
+use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+
+use super::ctx::{Ctx, Out, type_name};
+use super::network_filter::terminal_last;
+use super::{access_log, headers, matcher, value};
+use crate::config::{
+    AppendAction, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter, HttpFilter, HttpFilterKind, PerMillion,
+    QueryMutation, RouterFilter,
+};
+
+/// Headers that `strict_check_headers` may name.
+const STRICT_HEADERS: [&str; 5] = [
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-max-retries",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+];
+
+/// The filters of a chain: the last one ends it, and no other does.
+pub(super) fn chain(
+    c: &Ctx<'_>,
+    field: &'static str,
+    filters: &[pb::HttpFilter],
+    kind_of_chain: &str,
+) -> Out<Vec<HttpFilter>> {
+    let converted = c.each(field, filters, filter)?;
+    // A skipped optional filter keeps its place: paths name what stands in the document, and the router must stand last in it.
+    for (i, f) in converted.iter().enumerate() {
+        let Some(f) = f else { continue };
+        let (kind, terminal) = extension(&f.kind);
+        let here = c.index(field, i);
+        terminal_last(&here, &f.name, kind, kind_of_chain, terminal, i + 1 == converted.len())?;
+        here.ensure(!(terminal && f.disabled), || {
+            format!("Error: the last (terminal) filter ({}) in the chain cannot be disabled by default.", f.name)
+        })?;
+    }
+    Ok(converted.into_iter().flatten().collect())
+}
+
+/// The name Envoy registers a filter by, and whether it ends a chain.
+fn extension(kind: &HttpFilterKind) -> (&'static str, bool) {
+    match kind {
+        HttpFilterKind::Router(_) => ("envoy.filters.http.router", true),
+        HttpFilterKind::Cors => ("envoy.filters.http.cors", false),
+        HttpFilterKind::HeaderMutation(_) => ("envoy.filters.http.header_mutation", false),
+        HttpFilterKind::HealthCheck(_) => ("envoy.filters.http.health_check", false),
+        HttpFilterKind::Buffer(_) => ("envoy.filters.http.buffer", false),
+        HttpFilterKind::GrpcWeb => ("envoy.filters.http.grpc_web", false),
+        HttpFilterKind::GrpcStats(_) => ("envoy.filters.http.grpc_stats", false),
+    }
+}
+
+/// A filter; `None`: unknown and optional.
+fn filter(c: &Ctx<'_>, f: &pb::HttpFilter) -> Out<Option<HttpFilter>> {
+    use pb::http_filter::ConfigType as T;
+    let name = c.non_empty("name", &f.name)?;
+    let any = match &f.config_type {
+        Some(T::ConfigDiscovery(_)) => return c.field("config_discovery").unsupported("extension discovery"),
+        Some(T::TypedConfig(any)) => Some(any),
+        None => None,
+    };
+    let here = c.field("typed_config");
+    let kind = match any.map(|any| kind(&here, any)) {
+        Some(Some(kind)) => kind?,
+        _ if f.is_optional => {
+            here.skip(format!("the optional filter '{name}' is unknown and left out"));
+            return Ok(None);
+        }
+        Some(None) => return here.unknown_extension(&name, any),
+        None => return c.unknown_extension(&name, None),
+    };
+    Ok(Some(HttpFilter { name, disabled: f.disabled, kind }))
+}
+
+/// `None`: nobody here implements it.
+fn kind(c: &Ctx<'_>, any: &weft_proto::pb::google::protobuf::Any) -> Option<Out<HttpFilterKind>> {
+    Some(match &*type_name(any) {
+        "envoy.extensions.filters.http.router.v3.Router" => {
+            c.unpack(any).and_then(|r| router(c, &r)).map(HttpFilterKind::Router)
+        }
+        "envoy.extensions.filters.http.cors.v3.Cors" => Ok(HttpFilterKind::Cors),
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
+            c.unpack(any).and_then(|h: header_mutation::HeaderMutation| {
+                let mut filter = mutations(c, &h.mutations)?;
+                filter.most_specific_wins = h.most_specific_header_mutations_wins;
+                Ok(HttpFilterKind::HeaderMutation(filter))
+            })
+        }
+        "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
+            c.unpack(any).and_then(|h| health_check(c, &h)).map(HttpFilterKind::HealthCheck)
+        }
+        "envoy.extensions.filters.http.buffer.v3.Buffer" => {
+            c.unpack(any).and_then(|b| buffer(c, &b)).map(HttpFilterKind::Buffer)
+        }
+        "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Ok(HttpFilterKind::GrpcWeb),
+        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {
+            c.unpack(any).map(|g| HttpFilterKind::GrpcStats(grpc_stats(&g)))
+        }
+        _ => return None,
+    })
+}
+
+fn router(c: &Ctx<'_>, r: &router::Router) -> Out<RouterFilter> {
+    let upstream_log = c.each("upstream_log", &r.upstream_log, access_log::access_log);
+    let strict_check_headers = c.each("strict_check_headers", &r.strict_check_headers, |c, h| {
+        c.ensure(STRICT_HEADERS.contains(&h.as_str()), || {
+            format!("value must be in list [{}]", STRICT_HEADERS.join(", "))
+        })?;
+        Ok(h.clone())
+    });
+    if !r.upstream_http_filters.is_empty() {
+        return c.field("upstream_http_filters").unsupported("a chain of upstream filters");
+    }
+    Ok(RouterFilter {
+        suppress_envoy_headers: r.suppress_envoy_headers,
+        strict_check_headers: strict_check_headers?,
+        respect_expected_rq_timeout: r.respect_expected_rq_timeout,
+        upstream_log: upstream_log?,
+    })
+}
+
+/// The mutations of a `header_mutation` filter, in the chain or for some routes.
+pub(super) fn mutations(c: &Ctx<'_>, m: &Option<header_mutation::Mutations>) -> Out<HeaderMutationFilter> {
+    let Some(m) = m else {
+        return Ok(HeaderMutationFilter::default());
+    };
+    let c = c.field("mutations");
+    let request = headers::mutations(&c, "request_mutations", &m.request_mutations);
+    let response = headers::mutations(&c, "response_mutations", &m.response_mutations);
+    let request_trailers = headers::mutations(&c, "request_trailers_mutations", &m.request_trailers_mutations);
+    let response_trailers = headers::mutations(&c, "response_trailers_mutations", &m.response_trailers_mutations);
+    let query = c.each("query_parameter_mutations", &m.query_parameter_mutations, query_mutation);
+    Ok(HeaderMutationFilter {
+        request: request?,
+        response: response?,
+        request_trailers: request_trailers?,
+        response_trailers: response_trailers?,
+        query: query?,
+        most_specific_wins: false,
+    })
+}
+
+fn query_mutation(c: &Ctx<'_>, m: &core::KeyValueMutation) -> Out<QueryMutation> {
+    use core::key_value_append::KeyValueAppendAction as A;
+    use weft_proto::pb::google::protobuf::value::Kind;
+    c.ensure(m.append.is_some() || !m.remove.is_empty(), || "One of 'append'/'remove' must be specified.".into())?;
+    let Some(append) = &m.append else {
+        return Ok(QueryMutation::Remove(m.remove.clone()));
+    };
+    c.ensure(m.remove.is_empty(), || "Only one of 'append'/'remove can be specified.".into())?;
+    let c = c.field("append");
+    let Some(record) = &append.record else {
+        return c.refuse("No record specified for append mutation.");
+    };
+    let r = c.field("record");
+    let key = r.non_empty("key", &record.key)?;
+    let Some(Kind::StringValue(value)) = record.value.as_ref().and_then(|v| v.kind.as_ref()) else {
+        return r.field("value").refuse("Only string type value is allowed for record value.");
+    };
+    let value = value.clone();
+    let action = match c.enumeration::<A>("action", append.action)? {
+        A::AppendIfExistsOrAdd => AppendAction::AppendIfExistsOrAdd,
+        A::AddIfAbsent => AppendAction::AddIfAbsent,
+        A::OverwriteIfExistsOrAdd => AppendAction::OverwriteIfExistsOrAdd,
+        A::OverwriteIfExists => AppendAction::OverwriteIfExists,
+    };
+    Ok(QueryMutation::Append { key, value, action })
+}
+
+fn health_check(c: &Ctx<'_>, h: &health_check::HealthCheck) -> Out<HealthCheckFilter> {
+    let pass_through = c.required("pass_through_mode", &h.pass_through_mode, |_, b| Ok(b.value));
+    let headers = c.each("headers", &h.headers, matcher::header);
+    let healthy = c.each_key("cluster_min_healthy_percentages", &h.cluster_min_healthy_percentages, |c, _, p| {
+        let percent = value::percent(c, p)?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1,000,000")]
+        Ok(PerMillion((percent * 10_000.0).round() as u32))
+    });
+    let (pass_through, healthy) = (pass_through?, healthy?);
+    let cache_time = c.timeout("cache_time", &h.cache_time, None)?;
+    if !pass_through && cache_time.is_some() {
+        return c.field("cache_time").refuse("cache_time_ms must not be set when path_through_mode is disabled");
+    }
+    Ok(HealthCheckFilter {
+        pass_through,
+        cache_time,
+        cluster_min_healthy: healthy.into_iter().collect(),
+        headers: headers?,
+    })
+}
+
+/// `max_request_bytes`.
+pub(super) fn buffer(c: &Ctx<'_>, b: &buffer::Buffer) -> Out<u64> {
+    c.required("max_request_bytes", &b.max_request_bytes, |c, n| {
+        c.ensure(n.value > 0, || "value must be greater than 0".into())?;
+        Ok(u64::from(n.value))
+    })
+}
+
+fn grpc_stats(g: &grpc_stats::FilterConfig) -> GrpcStatsFilter {
+    use grpc_stats::filter_config::PerMethodStatSpecifier as S;
+    let (all_methods, allowlist) = match &g.per_method_stat_specifier {
+        // Since Envoy 1.17 no method has its own stats unless it is asked for.
+        None => (false, Vec::new()),
+        Some(S::StatsForAllMethods(b)) => (b.value, Vec::new()),
+        Some(S::IndividualMethodStatsAllowlist(list)) => {
+            (false, list.services.iter().map(|s| (s.name.clone(), s.method_names.clone())).collect())
+        }
+    };
+    GrpcStatsFilter {
+        all_methods,
+        allowlist,
+        emit_filter_state: g.emit_filter_state,
+        upstream_stats: g.enable_upstream_stats,
+        replace_dots: g.replace_dots_in_grpc_service_name,
+    }
+}

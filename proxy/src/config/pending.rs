@@ -1,0 +1,154 @@
+//! What is understood and converted, but does not act yet. Nothing configured is silently ignored: a bootstrap that sets one of
+//! these is refused by its path. An entry goes when its feature comes.
+
+use super::{
+    Bootstrap, Cluster, ConfigError, Discovery, FilterChain, FilterChainMatch, HttpConnectionManager, HttpFilterKind,
+    LbPolicy, Listener, LocalityLb, NetworkFilterKind, RetryPolicy, RouteAction, RouteKind, TcpProxy,
+    UpstreamTransport,
+};
+
+/// Every setting of `bootstrap` that would have no effect.
+pub fn check(bootstrap: &Bootstrap) -> Vec<ConfigError> {
+    let mut found = Found::default();
+    for (i, l) in bootstrap.listeners.iter().enumerate() {
+        listener(&mut found, &format!("static_resources.listeners[{i}]"), l);
+    }
+    for (i, c) in bootstrap.clusters.iter().enumerate() {
+        cluster(&mut found, &format!("static_resources.clusters[{i}]"), c);
+    }
+    found.0
+}
+
+#[derive(Default)]
+struct Found(Vec<ConfigError>);
+
+impl Found {
+    fn flag(&mut self, set: bool, at: &str, field: &str) {
+        if set {
+            self.0.push(ConfigError::at(format!("{at}.{field}"), "is not supported by weft yet"));
+        }
+    }
+}
+
+fn listener(f: &mut Found, at: &str, l: &Listener) {
+    f.flag(l.use_original_dst, at, "use_original_dst");
+    f.flag(!l.bind_to_port, at, "bind_to_port");
+    f.flag(!l.socket_options.is_empty(), at, "socket_options");
+    f.flag(l.exact_balance, at, "connection_balance_config");
+    f.flag(l.tcp_fast_open.is_some(), at, "tcp_fast_open_queue_length");
+    f.flag(l.mptcp, at, "enable_mptcp");
+    f.flag(!l.access_log.is_empty(), at, "access_log");
+    f.flag(!l.listener_filters.is_empty(), at, "listener_filters");
+    f.flag(l.filter_chains.len() > 1, at, "filter_chains[1]");
+    for (i, c) in l.filter_chains.iter().enumerate() {
+        f.flag(c.matches != FilterChainMatch::default(), at, &format!("filter_chains[{i}].filter_chain_match"));
+    }
+    for (i, c) in l.filter_chains.iter().enumerate() {
+        chain(f, &format!("{at}.filter_chains[{i}]"), c);
+    }
+    if let Some(c) = &l.default_filter_chain {
+        chain(f, &format!("{at}.default_filter_chain"), c);
+    }
+}
+
+fn chain(f: &mut Found, at: &str, c: &FilterChain) {
+    for (i, filter) in c.filters.iter().enumerate() {
+        let at = format!("{at}.filters[{i}].typed_config");
+        match &filter.kind {
+            NetworkFilterKind::Http(h) => http(f, &at, h),
+            NetworkFilterKind::TcpProxy(t) => tcp(f, &at, t),
+            NetworkFilterKind::SniCluster | NetworkFilterKind::ConnectionLimit(_) => f.flag(true, &at, "@type"),
+            NetworkFilterKind::DirectResponse(_) | NetworkFilterKind::Echo => {}
+        }
+    }
+}
+
+fn tcp(f: &mut Found, at: &str, t: &TcpProxy) {
+    f.flag(t.metadata_match.is_some(), at, "metadata_match");
+    f.flag(t.backoff.is_some(), at, "backoff_options");
+    f.flag(!t.hash_policy.is_empty(), at, "hash_policy");
+    f.flag(t.access_log_flush_interval.is_some(), at, "access_log_options.access_log_flush_interval");
+    f.flag(t.access_log_on_connected, at, "access_log_options.flush_access_log_on_connected");
+}
+
+fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
+    f.flag(h.proxy_100_continue, at, "proxy_100_continue");
+    f.flag(h.proxy_status.is_some(), at, "proxy_status_config");
+    f.flag(h.append_local_overload, at, "append_local_overload");
+    f.flag(!h.early_header_mutations.0.is_empty(), at, "early_header_mutation_extensions");
+    f.flag(h.access_log_flush_interval.is_some(), at, "access_log_options.access_log_flush_interval");
+    f.flag(h.access_log_on_new_request, at, "access_log_options.flush_access_log_on_new_request");
+    f.flag(h.access_log_on_tunnel, at, "access_log_options.flush_log_on_tunnel_successfully_established");
+    f.flag(h.http2.keepalive.is_some(), at, "http2_protocol_options.connection_keepalive");
+    f.flag(h.http2.stream_reset_rate.is_some(), at, "http2_protocol_options.stream_reset_rate");
+    f.flag(!h.http1.ignore_upgrade.is_empty(), at, "http_protocol_options.ignore_http_11_upgrade");
+    for (i, u) in h.upgrades.iter().enumerate() {
+        f.flag(!u.filters.is_empty(), at, &format!("upgrade_configs[{i}].filters"));
+    }
+    for (i, filter) in h.filters.iter().enumerate() {
+        if let HttpFilterKind::HeaderMutation(m) = &filter.kind {
+            let at = format!("{at}.http_filters[{i}].typed_config.mutations");
+            f.flag(!m.request_trailers.0.is_empty(), &at, "request_trailers_mutations");
+            f.flag(!m.response_trailers.0.is_empty(), &at, "response_trailers_mutations");
+        }
+        if let HttpFilterKind::Router(r) = &filter.kind {
+            f.flag(!r.upstream_log.is_empty(), &format!("{at}.http_filters[{i}].typed_config"), "upstream_log");
+        }
+    }
+    for (v, vhost) in h.routes.virtual_hosts.iter().enumerate() {
+        let at = format!("{at}.route_config.virtual_hosts[{v}]");
+        f.flag(!vhost.virtual_clusters.is_empty(), &at, "virtual_clusters");
+        retry(f, &at, vhost.retry_policy.as_ref());
+        for (r, route) in vhost.routes.iter().enumerate() {
+            let at = format!("{at}.routes[{r}]");
+            f.flag(!route.stat_prefix.is_empty(), &at, "stat_prefix");
+            if let RouteKind::Forward(a) = &route.action {
+                forward(f, &format!("{at}.route"), a);
+            }
+        }
+    }
+}
+
+fn forward(f: &mut Found, at: &str, a: &RouteAction) {
+    f.flag(a.metadata_match.is_some(), at, "metadata_match");
+    f.flag(!a.hash_policy.is_empty(), at, "hash_policy");
+    for (i, u) in a.upgrades.iter().enumerate() {
+        f.flag(u.terminate_connect, at, &format!("upgrade_configs[{i}].connect_config"));
+    }
+    retry(f, at, a.retry_policy.as_ref());
+}
+
+fn retry(f: &mut Found, at: &str, r: Option<&RetryPolicy>) {
+    let Some(r) = r else { return };
+    f.flag(r.per_try_idle_timeout.is_some(), at, "retry_policy.per_try_idle_timeout");
+    f.flag(r.previous_priorities.is_some(), at, "retry_policy.retry_priority");
+}
+
+fn cluster(f: &mut Found, at: &str, c: &Cluster) {
+    f.flag(matches!(c.discovery, Discovery::OriginalDst { .. }), at, "type");
+    f.flag(matches!(c.discovery, Discovery::Eds(_)), at, "eds_cluster_config");
+    f.flag(c.per_host_max_connections.is_some(), at, "circuit_breakers.per_host_thresholds");
+    let pools = c.breakers_default.max_connection_pools.or(c.breakers_high.max_connection_pools);
+    f.flag(pools.is_some(), at, "circuit_breakers.thresholds.max_connection_pools");
+    f.flag(!c.assignment.drop_overloads.is_empty(), at, "load_assignment.policy.drop_overloads");
+    f.flag(c.tcp_keepalive.is_some(), at, "upstream_connection_options.tcp_keepalive");
+    f.flag(c.bind_address.is_some(), at, "upstream_bind_config");
+    f.flag(!c.socket_options.is_empty(), at, "upstream_bind_config.socket_options");
+    f.flag(c.pool_per_downstream, at, "connection_pool_per_downstream_connection");
+    f.flag(c.close_connections_on_host_health_failure, at, "close_connections_on_host_health_failure");
+    f.flag(c.lb_common.close_on_host_set_change, at, "common_lb_config.close_connections_on_host_set_change");
+    f.flag(c.track_timeout_budgets, at, "track_cluster_stats.timeout_budgets");
+    f.flag(c.track_request_response_sizes, at, "track_cluster_stats.request_response_sizes");
+    f.flag(!c.mirrors.is_empty(), at, "typed_extension_protocol_options.request_mirror_policies");
+    f.flag(!c.hash_policy.is_empty(), at, "typed_extension_protocol_options.hash_policy");
+    let locality = match &c.lb {
+        LbPolicy::RoundRobin(l) | LbPolicy::Random(l) | LbPolicy::LeastRequest { locality: l, .. } => *l,
+        LbPolicy::ClusterProvided => LocalityLb::None,
+    };
+    f.flag(locality == LocalityLb::Weighted, at, "common_lb_config.locality_weighted_lb_config");
+    let proxied = |t: &UpstreamTransport| matches!(t, UpstreamTransport::ProxyProtocol { .. });
+    f.flag(proxied(&c.transport), at, "transport_socket");
+    for (i, m) in c.transport_matches.iter().enumerate() {
+        f.flag(proxied(&m.transport), at, &format!("transport_socket_matches[{i}].transport_socket"));
+    }
+}

@@ -1,0 +1,40 @@
+//! `envoy.filters.http.buffer`: the whole request before any of it goes on.
+
+use bytes::BytesMut;
+use http::{HeaderValue, StatusCode, header};
+
+use super::Flow;
+use crate::http::body::{Body, BodyError, Frame};
+use crate::http::local_reply;
+use crate::http::stream::StreamCtx;
+
+/// Reads the body; one that is larger than `max` is answered with 413.
+pub(super) async fn request(mut ctx: Box<StreamCtx>, mut body: Body, max: u64) -> Flow {
+    let mut all = BytesMut::new();
+    loop {
+        match body.frame().await {
+            Some(Ok(Frame::Data(d))) => {
+                if all.len() as u64 + d.len() as u64 > max {
+                    ctx.conn.manager.stats.downstream_rq_too_large.inc();
+                    return Flow::Answer(local_reply::make(
+                        ctx,
+                        StatusCode::PAYLOAD_TOO_LARGE,
+                        "Payload Too Large",
+                        "request_payload_too_large",
+                    ));
+                }
+                all.extend_from_slice(&d);
+            }
+            Some(Ok(Frame::Trailers(_))) | None => break,
+            Some(Err(e)) => {
+                let status =
+                    if e == BodyError::Protocol { StatusCode::BAD_REQUEST } else { StatusCode::REQUEST_TIMEOUT };
+                return Flow::Answer(local_reply::make(ctx, status, "", "http1.codec_error"));
+            }
+        }
+    }
+    if !all.is_empty() {
+        ctx.request.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(all.len()));
+    }
+    Flow::Continue(ctx, Body::from_bytes(all.freeze()))
+}

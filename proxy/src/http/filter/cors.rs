@@ -1,0 +1,94 @@
+//! `envoy.filters.http.cors`.
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+
+use super::Flow;
+use crate::config::Cors;
+use crate::http::body::Body;
+use crate::http::head::ResponseHead;
+use crate::http::local_reply;
+use crate::http::stream::StreamCtx;
+use crate::stats::{Counter, Scope};
+
+/// `http.<stat_prefix>.cors.*`.
+pub(super) struct Stats {
+    valid: Counter,
+    invalid: Counter,
+}
+
+impl Stats {
+    pub(super) fn new(scope: &Scope) -> Self {
+        let scope = scope.scope("cors");
+        Stats { valid: scope.counter("origin_valid"), invalid: scope.counter("origin_invalid") }
+    }
+}
+
+fn origin<'a>(ctx: &'a StreamCtx, policy: &Cors) -> Option<(&'a HeaderValue, bool)> {
+    let value = ctx.request.headers.get(header::ORIGIN)?;
+    let text = value.to_str().ok()?;
+    let allowed = policy
+        .allow_origins
+        .iter()
+        .any(|m| m.matches(text) || matches!(&m.pattern, crate::config::StringPattern::Exact(e) if e == "*"));
+    Some((value, allowed))
+}
+
+/// Answers a preflight from an allowed origin.
+pub(super) fn request(ctx: Box<StreamCtx>, body: Body, policy: &Cors, stats: &Stats) -> Flow {
+    if !policy.enabled.default.admits(ctx.random) {
+        return Flow::Continue(ctx, body);
+    }
+    let Some((origin, allowed)) = origin(&ctx, policy) else { return Flow::Continue(ctx, body) };
+    if allowed {
+        stats.valid.inc()
+    } else {
+        stats.invalid.inc()
+    }
+    let preflight = ctx.request.method == Method::OPTIONS
+        && ctx.request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if !preflight || (!allowed && policy.forward_not_matching_preflights) {
+        return Flow::Continue(ctx, body);
+    }
+    let origin = origin.clone();
+    let policy = policy.clone();
+    Flow::Answer(local_reply::with_headers(ctx, StatusCode::OK, bytes::Bytes::new(), "cors.response", |h| {
+        if !allowed {
+            return;
+        }
+        h.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        for (name, value) in [
+            (header::ACCESS_CONTROL_ALLOW_METHODS, &policy.allow_methods),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, &policy.allow_headers),
+            (header::ACCESS_CONTROL_MAX_AGE, &policy.max_age),
+        ] {
+            set(h, name, value);
+        }
+        if policy.allow_credentials {
+            h.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        if policy.allow_private_network {
+            h.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
+        }
+    }))
+}
+
+fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
+    if !value.is_empty()
+        && let Ok(v) = HeaderValue::from_str(value)
+    {
+        headers.insert(name, v);
+    }
+}
+
+/// Marks the answer to a request from an allowed origin.
+pub(super) fn response(ctx: &StreamCtx, head: &mut ResponseHead, policy: &Cors) {
+    if !policy.enabled.default.admits(ctx.random) {
+        return;
+    }
+    let Some((origin, true)) = origin(ctx, policy) else { return };
+    head.headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    set(&mut head.headers, header::ACCESS_CONTROL_EXPOSE_HEADERS, &policy.expose_headers);
+    if policy.allow_credentials {
+        head.headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+    }
+}

@@ -1,0 +1,380 @@
+//! HTTP filters: the chain, what a route changes of it, and the filters.
+//!
+//! A filter sees a request on its way in, in order, and may answer it; it sees the answer on its way out, in reverse order. What
+//! changes bodies wraps them in a [`FilteredBody`]. The router is not among them: it is what the chain leads to.
+
+mod buffer;
+mod cors;
+mod grpc_stats;
+mod grpc_web;
+mod health_check;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::body::{Body, BodyError, Frame};
+use super::connection::Reply;
+use super::head::ResponseHead;
+use super::headers::Mutations;
+use super::stream::StreamCtx;
+use crate::app::Parts;
+use crate::config::{self, ConfigError, HttpFilterKind, PerFilter, PerFilterConfig};
+use crate::stats::Scope;
+
+/// What a filter decides about a request.
+pub enum Flow {
+    /// It goes on.
+    Continue(Box<StreamCtx>, Body),
+    /// It is answered here.
+    Answer(Reply),
+}
+
+/// A filter of the chain.
+pub struct Filter {
+    /// Name: the key of overrides.
+    pub name: String,
+    /// Off unless a route turns it on.
+    pub disabled: bool,
+    kind: Kind,
+}
+
+enum Kind {
+    Cors(cors::Stats),
+    HeaderMutation(Mutating),
+    HealthCheck(health_check::HealthCheck),
+    Buffer(u64),
+    GrpcWeb,
+    GrpcStats(grpc_stats::GrpcStats),
+}
+
+/// Header mutations of the `header_mutation` filter.
+struct Mutating {
+    request: Mutations,
+    response: Mutations,
+    response_trailers: Mutations,
+    query: Vec<config::QueryMutation>,
+}
+
+impl Mutating {
+    fn new(c: &config::HeaderMutationFilter) -> Result<Self, ConfigError> {
+        Ok(Mutating {
+            request: Mutations::new(&c.request)?,
+            response: Mutations::new(&c.response)?,
+            response_trailers: Mutations::new(&c.response_trailers)?,
+            query: c.query.clone(),
+        })
+    }
+}
+
+/// A filter's settings for some routes, compiled.
+enum Override {
+    Cors(Box<config::Cors>),
+    HeaderMutation(Mutating),
+    Buffer(u64),
+}
+
+/// The filters of a connection manager.
+pub struct Chain {
+    filters: Vec<Filter>,
+    /// The router's settings.
+    pub router: config::RouterFilter,
+}
+
+/// What a route changes of a chain, by position; empty: nothing.
+#[derive(Default)]
+pub struct Overrides(Vec<Option<Slot>>);
+
+struct Slot {
+    disabled: Option<bool>,
+    configs: Vec<Override>,
+}
+
+impl Chain {
+    /// Compiles a chain.
+    ///
+    /// # Errors
+    /// A filter that cannot be compiled.
+    pub fn new(filters: &[config::HttpFilter], scope: &Scope, parts: &Parts) -> Result<Self, ConfigError> {
+        let mut chain = Chain { filters: Vec::new(), router: config::RouterFilter::default() };
+        for f in filters {
+            let kind = match &f.kind {
+                HttpFilterKind::Router(r) => {
+                    chain.router = r.clone();
+                    continue;
+                }
+                HttpFilterKind::Cors => Kind::Cors(cors::Stats::new(scope)),
+                HttpFilterKind::HeaderMutation(c) => Kind::HeaderMutation(Mutating::new(c)?),
+                HttpFilterKind::HealthCheck(c) => Kind::HealthCheck(health_check::HealthCheck::new(c, parts)),
+                HttpFilterKind::Buffer(max) => Kind::Buffer(*max),
+                HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
+                HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
+            };
+            chain.filters.push(Filter { name: f.name.clone(), disabled: f.disabled, kind });
+        }
+        Ok(chain)
+    }
+
+    /// Compiles overrides given from the least to the most specific level.
+    ///
+    /// # Errors
+    /// An override that cannot be compiled, or that names no filter of the chain.
+    pub fn overrides(&self, levels: &[&BTreeMap<String, PerFilter>]) -> Result<Overrides, ConfigError> {
+        if levels.iter().all(|l| l.is_empty()) {
+            return Ok(Overrides::default());
+        }
+        let mut slots = Vec::with_capacity(self.filters.len());
+        for filter in &self.filters {
+            let mut slot = Slot { disabled: None, configs: Vec::new() };
+            for per in levels.iter().filter_map(|l| l.get(&filter.name)) {
+                // A configuration of its own turns the filter on; the most specific word counts.
+                slot.disabled = per.disabled.or(per.config.as_ref().map(|_| false)).or(slot.disabled);
+                if let Some(c) = &per.config {
+                    slot.configs.push(compile(c)?);
+                }
+            }
+            slots.push((slot.disabled.is_some() || !slot.configs.is_empty()).then_some(slot));
+        }
+        Ok(Overrides(slots))
+    }
+
+    /// Whether there is nothing but the router.
+    pub fn is_empty(&self) -> bool {
+        self.filters.is_empty()
+    }
+
+    /// Runs a request through the chain.
+    pub async fn request(&self, mut ctx: Box<StreamCtx>, mut body: Body) -> Flow {
+        for (i, filter) in self.filters.iter().enumerate() {
+            if !filter.is_on(&ctx, i) {
+                continue;
+            }
+            match filter.request(ctx, body, i).await {
+                Flow::Continue(c, b) => (ctx, body) = (c, b),
+                answer => return answer,
+            }
+        }
+        Flow::Continue(ctx, body)
+    }
+
+    /// Runs an answer through the chain.
+    pub fn response(&self, ctx: &mut StreamCtx, head: &mut ResponseHead, mut body: Body) -> Body {
+        for (i, filter) in self.filters.iter().enumerate().rev() {
+            if filter.is_on(ctx, i) {
+                body = filter.response(ctx, head, body, i);
+            }
+        }
+        body
+    }
+}
+
+fn compile(c: &PerFilterConfig) -> Result<Override, ConfigError> {
+    Ok(match c {
+        PerFilterConfig::Cors(c) => Override::Cors(c.clone()),
+        PerFilterConfig::HeaderMutation(m) => Override::HeaderMutation(Mutating::new(m)?),
+        PerFilterConfig::Buffer(max) => Override::Buffer(*max),
+    })
+}
+
+/// The overrides of a request's route for filter `i`, least specific first.
+fn slots(ctx: &StreamCtx, i: usize) -> impl DoubleEndedIterator<Item = &Slot> {
+    let route = ctx.route.as_ref();
+    let entry = route.and_then(|m| m.entry.overrides.0.get(i)?.as_ref());
+    let weighted = route.and_then(|m| match (&m.entry.kind, m.choice) {
+        (super::route::Kind::Forward(f), Some(c)) => f.overrides(c)?.0.get(i)?.as_ref(),
+        _ => None,
+    });
+    entry.into_iter().chain(weighted)
+}
+
+impl Filter {
+    fn is_on(&self, ctx: &StreamCtx, i: usize) -> bool {
+        !slots(ctx, i).rev().find_map(|s| s.disabled).unwrap_or(self.disabled)
+    }
+
+    async fn request(&self, mut ctx: Box<StreamCtx>, body: Body, i: usize) -> Flow {
+        match &self.kind {
+            Kind::Cors(stats) => {
+                let policy = cors_policy(&ctx, i);
+                match policy {
+                    Some(p) => cors::request(ctx, body, &p, stats),
+                    None => Flow::Continue(ctx, body),
+                }
+            }
+            Kind::HeaderMutation(m) => {
+                mutate_request(m, &mut ctx);
+                let route = ctx.route.take();
+                for o in route.iter().flat_map(|_| mutations(&route, i)) {
+                    mutate_request(o, &mut ctx);
+                }
+                ctx.route = route;
+                Flow::Continue(ctx, body)
+            }
+            Kind::HealthCheck(h) => h.request(ctx, body),
+            Kind::Buffer(max) => {
+                let max = slots(&ctx, i)
+                    .rev()
+                    .find_map(|s| {
+                        s.configs.iter().rev().find_map(|o| if let Override::Buffer(n) = o { Some(*n) } else { None })
+                    })
+                    .unwrap_or(*max);
+                buffer::request(ctx, body, max).await
+            }
+            Kind::GrpcWeb => grpc_web::request(ctx, body),
+            Kind::GrpcStats(_) => Flow::Continue(ctx, body),
+        }
+    }
+
+    fn response(&self, ctx: &mut StreamCtx, head: &mut ResponseHead, body: Body, i: usize) -> Body {
+        match &self.kind {
+            Kind::Cors(_) => {
+                if let Some(p) = cors_policy(ctx, i) {
+                    cors::response(ctx, head, &p);
+                }
+                body
+            }
+            Kind::HeaderMutation(m) => {
+                m.response.apply_response(ctx, head);
+                for o in mutations(&ctx.route, i) {
+                    o.response.apply_response(ctx, head);
+                }
+                let _ = &m.response_trailers;
+                body
+            }
+            Kind::GrpcWeb => grpc_web::response(ctx, head, body),
+            Kind::GrpcStats(g) => g.response(ctx, head, body),
+            Kind::HealthCheck(_) | Kind::Buffer(_) => body,
+        }
+    }
+}
+
+fn mutations(route: &Option<super::route::Matched>, i: usize) -> impl Iterator<Item = &Mutating> {
+    let entry = route.as_ref().and_then(|m| m.entry.overrides.0.get(i)?.as_ref());
+    entry
+        .into_iter()
+        .flat_map(|s| &s.configs)
+        .filter_map(|o| if let Override::HeaderMutation(m) = o { Some(m) } else { None })
+}
+
+fn mutate_request(m: &Mutating, ctx: &mut StreamCtx) {
+    m.request.apply_request(ctx);
+    if !m.query.is_empty() {
+        mutate_query(&m.query, ctx);
+    }
+}
+
+/// Applies query parameter mutations, keeping the others as they were written.
+fn mutate_query(list: &[config::QueryMutation], ctx: &mut StreamCtx) {
+    use config::{AppendAction, QueryMutation};
+    let path = ctx.request.path_only().to_owned();
+    let mut pairs: Vec<String> = ctx
+        .request
+        .query()
+        .map_or_else(Vec::new, |q| q.split('&').filter(|p| !p.is_empty()).map(str::to_owned).collect());
+    let named = |p: &String, key: &str| p.split('=').next() == Some(key);
+    for m in list {
+        match m {
+            QueryMutation::Remove(key) => pairs.retain(|p| !named(p, key)),
+            QueryMutation::Append { key, value, action } => {
+                let value = match super::headers::Format::new(value) {
+                    Ok(f) => f.text(ctx),
+                    Err(_) => value.clone(),
+                };
+                let pair = format!("{key}={value}");
+                let have = pairs.iter().any(|p| named(p, key));
+                match action {
+                    AppendAction::AddIfAbsent if have => {}
+                    AppendAction::OverwriteIfExists if !have => {}
+                    AppendAction::OverwriteIfExists | AppendAction::OverwriteIfExistsOrAdd => {
+                        pairs.retain(|p| !named(p, key));
+                        pairs.push(pair);
+                    }
+                    _ => pairs.push(pair),
+                }
+            }
+        }
+    }
+    ctx.request.path = if pairs.is_empty() { path } else { format!("{path}?{}", pairs.join("&")) };
+}
+
+fn cors_policy(ctx: &StreamCtx, i: usize) -> Option<Arc<config::Cors>> {
+    let from_slot = slots(ctx, i).rev().find_map(|s| {
+        s.configs
+            .iter()
+            .rev()
+            .find_map(|o| if let Override::Cors(c) = o { Some(Arc::new((**c).clone())) } else { None })
+    });
+    from_slot.or_else(|| {
+        let m = ctx.route.as_ref()?;
+        let route = match &m.entry.kind {
+            super::route::Kind::Forward(f) => f.config.cors.as_ref(),
+            _ => None,
+        };
+        route.or(m.entry.vhost.config.cors.as_ref()).map(|c| Arc::new(c.clone()))
+    })
+}
+
+/// Sees or changes the frames of a body.
+pub trait FrameMap: Send {
+    /// A piece of payload; what is returned goes on.
+    fn data(&mut self, data: Bytes) -> Bytes {
+        data
+    }
+
+    /// Trailers: they go on, or what is returned as data goes on instead.
+    fn trailers(&mut self, trailers: HeaderMap) -> Result<HeaderMap, Bytes> {
+        Ok(trailers)
+    }
+
+    /// The end without trailers; may yield a last piece.
+    fn end(&mut self) -> Option<Bytes> {
+        None
+    }
+}
+
+/// A body seen through a [`FrameMap`].
+pub struct FilteredBody {
+    inner: Body,
+    map: Box<dyn FrameMap>,
+    ended: bool,
+}
+
+impl FilteredBody {
+    /// Wraps `inner`.
+    pub fn wrap(inner: Body, map: impl FrameMap + 'static) -> Body {
+        Body::Filtered(Box::new(FilteredBody { inner, map: Box::new(map), ended: false }))
+    }
+
+    /// The next frame.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        while !self.ended {
+            match ready!(self.inner.poll_frame(cx)) {
+                Some(Ok(Frame::Data(d))) => {
+                    let d = self.map.data(d);
+                    if !d.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::Data(d))));
+                    }
+                }
+                Some(Ok(Frame::Trailers(t))) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Ok(match self.map.trailers(t) {
+                        Ok(t) => Frame::Trailers(t),
+                        Err(data) => Frame::Data(data),
+                    })));
+                }
+                None => {
+                    self.ended = true;
+                    return Poll::Ready(self.map.end().map(|d| Ok(Frame::Data(d))));
+                }
+                Some(Err(e)) => {
+                    self.ended = true;
+                    return Poll::Ready(Some(Err(e)));
+                }
+            }
+        }
+        Poll::Ready(None)
+    }
+}

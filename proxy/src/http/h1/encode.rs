@@ -1,0 +1,200 @@
+//! Writing HTTP/1 heads and body framing.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
+
+use super::super::head::RequestHead;
+use super::Framing;
+use crate::config::HeaderKeyFormat;
+
+/// Fields that belong to a connection and are written by the codec itself, never copied.
+fn is_hop(name: &HeaderName) -> bool {
+    matches!(*name, header::CONNECTION | header::TRANSFER_ENCODING)
+        || name.as_str() == "keep-alive"
+        || name.as_str() == "proxy-connection"
+}
+
+/// Writes a request head. `upgrade` keeps the connection's upgrade fields.
+pub fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, format: HeaderKeyFormat) {
+    let target = if head.path.is_empty() {
+        head.authority.as_ref().map_or(&b"/"[..], |a| a.as_bytes())
+    } else {
+        head.path.as_bytes()
+    };
+    for part in [head.method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
+    }
+    if let Some(host) = &head.authority {
+        field(out, "host", host.as_bytes(), format);
+    }
+    fields(out, &head.headers, format);
+    if let Some(protocol) = &head.upgrade {
+        field(out, "connection", b"upgrade", format);
+        field(out, "upgrade", protocol.as_bytes(), format);
+    }
+    framing_field(out, framing, &head.headers, format);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a response head; `connection` is the value of the `Connection` field, if any.
+pub fn response(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    headers: &HeaderMap,
+    framing: Framing,
+    connection: Option<&str>,
+    format: HeaderKeyFormat,
+) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+    fields(out, headers, format);
+    if let Some(value) = connection {
+        field(out, "connection", value.as_bytes(), format);
+    }
+    framing_field(out, framing, headers, format);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The reason phrase, in Envoy's words.
+fn reason(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        203 => "Non-Authoritative Information",
+        418 => "Unknown",
+        599 => "Last Unassigned Server Error Code",
+        _ => status.canonical_reason().unwrap_or("Unknown"),
+    }
+}
+
+fn framing_field(out: &mut Vec<u8>, framing: Framing, headers: &HeaderMap, format: HeaderKeyFormat) {
+    match framing {
+        Framing::Chunked => field(out, "transfer-encoding", b"chunked", format),
+        Framing::Length(n) if !headers.contains_key(header::CONTENT_LENGTH) => {
+            field(out, "content-length", itoa::Buffer::new().format(n).as_bytes(), format);
+        }
+        _ => {}
+    }
+}
+
+fn fields(out: &mut Vec<u8>, headers: &HeaderMap, format: HeaderKeyFormat) {
+    for (name, value) in headers {
+        if !is_hop(name) {
+            field(out, name.as_str(), value.as_bytes(), format);
+        }
+    }
+}
+
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8], format: HeaderKeyFormat) {
+    if format == HeaderKeyFormat::Proper {
+        let mut up = true;
+        for b in name.bytes() {
+            out.push(if up { b.to_ascii_uppercase() } else { b });
+            up = !b.is_ascii_alphanumeric();
+        }
+    } else {
+        out.extend_from_slice(name.as_bytes());
+    }
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes a chunk's size line.
+pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
+    use std::io::Write;
+    // Writing to a Vec cannot fail.
+    let _ = write!(out, "{len:x}\r\n");
+}
+
+/// Writes the last chunk, with trailers if there are any.
+pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
+    out.extend_from_slice(b"0\r\n");
+    if let Some(t) = trailers {
+        fields(out, t, HeaderKeyFormat::Lower);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Bytes waiting to be written: a head and framing in one buffer, payload beside it so that it is not copied.
+#[derive(Default)]
+pub struct Outgoing {
+    /// Written first.
+    pub head: Vec<u8>,
+    at: usize,
+    /// Written after `head`.
+    pub payload: Bytes,
+    /// Written last (the end of a chunk).
+    tail: &'static [u8],
+}
+
+/// Payloads up to this size are copied behind the head: one `write` costs less than a `writev` of two.
+const COPY_MAX: usize = 4 << 10;
+
+impl Outgoing {
+    /// Nothing left.
+    pub fn is_empty(&self) -> bool {
+        self.at == self.head.len() && self.payload.is_empty() && self.tail.is_empty()
+    }
+
+    /// Queues payload, framed as a chunk if `chunked`. The previous payload must have been written.
+    pub fn push(&mut self, data: Bytes, chunked: bool) {
+        debug_assert!(self.payload.is_empty() && self.tail.is_empty());
+        if chunked {
+            chunk_head(&mut self.head, data.len());
+        }
+        if data.len() <= COPY_MAX {
+            self.head.extend_from_slice(&data);
+            if chunked {
+                self.head.extend_from_slice(b"\r\n");
+            }
+        } else {
+            self.payload = data;
+            self.tail = if chunked { b"\r\n" } else { b"" };
+        }
+    }
+
+    /// Writes until everything is out. Returns the bytes written by this call alongside readiness through `written`.
+    pub fn poll_write<S: tokio::io::AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut std::task::Context<'_>,
+        written: &mut u64,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        use std::io::IoSlice;
+        use std::pin::Pin;
+        use std::task::{Poll, ready};
+        while !self.is_empty() {
+            let head = &self.head[self.at..];
+            let n = if self.payload.is_empty() && self.tail.is_empty() {
+                ready!(Pin::new(&mut *stream).poll_write(cx, head))?
+            } else {
+                let slices = [IoSlice::new(head), IoSlice::new(&self.payload), IoSlice::new(self.tail)];
+                let skip = usize::from(head.is_empty());
+                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices[skip..]))?
+            };
+            if n == 0 {
+                return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into()));
+            }
+            *written += n as u64;
+            self.consume(n);
+        }
+        // An idle connection holds no buffer.
+        if self.head.capacity() > 0 {
+            self.head = Vec::new();
+            self.at = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn consume(&mut self, mut n: usize) {
+        let head = (self.head.len() - self.at).min(n);
+        self.at += head;
+        n -= head;
+        let payload = self.payload.len().min(n);
+        bytes::Buf::advance(&mut self.payload, payload);
+        n -= payload;
+        self.tail = &self.tail[n.min(self.tail.len())..];
+    }
+}

@@ -1,0 +1,577 @@
+//! HTTP/1 downstream connections.
+//!
+//! One future drives everything of a connection: it reads a head, polls the request's future, feeds it the body it asks for,
+//! watches for the client leaving meanwhile, and writes the answer as its body yields. Between requests it holds no buffer.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+
+use super::super::body::{Body, BodyError, Frame, PipeFeed};
+use super::super::connection::{EndReason, HttpConn, Reply};
+use super::super::head::{RequestHead, Scheme};
+use super::super::limits::{Clock, Shared};
+use super::decode::{Decoder, ReadBuffer};
+use super::encode::{self, Outgoing};
+use super::{Framing, ParseError, ParseLimits, parse, poll_read_small};
+use crate::stream_info::{Protocol, ResponseFlags};
+use crate::timer::LazyTimer;
+use crate::transport::Stream;
+
+/// As much of a following request is read while one is served.
+const PIPELINE_MAX: usize = 64 << 10;
+
+/// A connection.
+pub struct ServerConn {
+    stream: Stream,
+    buf: ReadBuffer,
+    out: Outgoing,
+    timer: LazyTimer,
+    conn: Arc<HttpConn>,
+    limits: ParseLimits,
+    requests: u64,
+    shared: Arc<Shared>,
+    /// When `max_connection_duration` is reached.
+    ends: Option<Instant>,
+}
+
+/// How the wait for a head ended.
+enum HeadWait {
+    Head(Bytes),
+    /// The client left, or it was idle for too long, or we drain: nothing to say.
+    Quiet,
+    Refused(ParseError),
+    Timeout,
+}
+
+/// What follows a request.
+#[derive(PartialEq, Eq)]
+enum Next {
+    KeepAlive,
+    /// Closed after lingering for the client to read the answer.
+    Linger,
+    /// Closed at once.
+    Close,
+}
+
+impl ServerConn {
+    /// A connection on `stream`, of which `already` was read.
+    pub fn new(stream: Stream, already: Bytes, conn: Arc<HttpConn>) -> Self {
+        let m = &conn.manager.config;
+        let limits = ParseLimits {
+            max_bytes: m.max_request_headers_bytes,
+            max_headers: m.common.max_headers_count as usize,
+            underscores: m.common.underscores,
+            custom_methods: m.http1.allow_custom_methods,
+        };
+        let mut buf = ReadBuffer::default();
+        buf.bytes.extend_from_slice(&already);
+        let ends = m.common.max_connection_duration.and_then(|d| conn.info.start.checked_add(d));
+        ServerConn {
+            ends,
+            stream,
+            buf,
+            out: Outgoing::default(),
+            timer: LazyTimer::default(),
+            conn,
+            limits,
+            requests: 0,
+            shared: Arc::default(),
+        }
+    }
+
+    /// Serves until the connection ends.
+    pub async fn run(mut self) {
+        loop {
+            let next = match self.head().await {
+                HeadWait::Head(head) => self.request(head).await,
+                HeadWait::Refused(e) => {
+                    self.refuse(e.status(), e.details(), ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR).await
+                }
+                HeadWait::Timeout => {
+                    self.refuse(
+                        StatusCode::REQUEST_TIMEOUT,
+                        "request_header_timeout",
+                        ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+                    )
+                    .await
+                }
+                HeadWait::Quiet => Next::Close,
+            };
+            match next {
+                Next::KeepAlive => {}
+                Next::Close => break,
+                Next::Linger => {
+                    self.linger().await;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Waits for a whole head.
+    async fn head(&mut self) -> HeadWait {
+        let conn = self.conn.clone();
+        let config = &conn.manager.config;
+        self.timer.set_after(config.common.idle_timeout);
+        // An idle connection that is too old still waits out the drain.
+        let closes = self.ends.and_then(|at| at.checked_add(config.drain_timeout));
+        if let Some(at) = closes
+            && config.common.idle_timeout.is_none_or(|d| Instant::now() + d > at)
+        {
+            self.timer.set(Some(at));
+        }
+        let drain = conn.drain.notified();
+        tokio::pin!(drain);
+        let mut begun = false;
+        let mut searched = 0;
+        poll_fn(|cx| {
+            loop {
+                if !begun {
+                    parse::skip_empty_lines(&mut self.buf.bytes);
+                }
+                if !begun && !self.buf.bytes.is_empty() {
+                    begun = true;
+                    if config.request_headers_timeout.is_some() {
+                        self.timer.set_after(config.request_headers_timeout);
+                    } else if closes.is_some() {
+                        // A request that has begun is not cut off for the connection's age.
+                        self.timer.set_after(config.common.idle_timeout);
+                    }
+                }
+                if let Some(end) = parse::head_end(&self.buf.bytes, searched) {
+                    if end > self.limits.max_bytes {
+                        return Poll::Ready(HeadWait::Refused(ParseError::HeadersTooLarge));
+                    }
+                    return Poll::Ready(HeadWait::Head(super::take(&mut self.buf.bytes, end)));
+                }
+                searched = self.buf.bytes.len();
+                if searched > self.limits.max_bytes {
+                    return Poll::Ready(HeadWait::Refused(ParseError::HeadersTooLarge));
+                }
+                match poll_read_small(&mut self.stream, cx, &mut self.buf.bytes) {
+                    Poll::Ready(Ok(n)) if n > 0 => self.buf.total += n as u64,
+                    Poll::Ready(_) => return Poll::Ready(HeadWait::Quiet),
+                    Poll::Pending => break,
+                }
+            }
+            if !begun && (conn.is_draining() || drain.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(HeadWait::Quiet);
+            }
+            ready!(self.timer.poll_expired(cx));
+            if begun && config.request_headers_timeout.is_some() {
+                return Poll::Ready(HeadWait::Timeout);
+            }
+            if !begun && closes.is_some_and(|at| at <= Instant::now()) {
+                conn.manager.stats.downstream_cx_max_duration_reached.inc();
+            } else {
+                conn.manager.stats.downstream_cx_idle_timeout.inc();
+            }
+            Poll::Ready(HeadWait::Quiet)
+        })
+        .await
+    }
+
+    /// Serves one request.
+    async fn request(&mut self, head: Bytes) -> Next {
+        self.requests += 1;
+        let head_bytes = head.len() as u64;
+        let (head, framing, keep_alive) = match self.parse(head) {
+            Ok(parsed) => parsed,
+            Err(e) => return self.refuse(e.status(), e.details(), ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR).await,
+        };
+        let method = head.method.clone();
+        let old = head.protocol == Protocol::Http10;
+        if head.protocol != Protocol::Http10 && parse::list_has(&head.headers, &header::EXPECT, "100-continue") {
+            self.out.head.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        let (feed, body) = match framing {
+            Framing::None => (None, Body::Empty),
+            _ => {
+                let (feed, body) = Body::pipe();
+                (Some(feed), body)
+            }
+        };
+        let mut upload = Upload { decoder: Decoder::new(framing, self.limits.max_bytes), feed, failed: None };
+        // Boxed: an idle connection must not hold the room that a request needs.
+        let mut clock = Clock::new(self.shared.clone(), &self.conn.manager.config);
+        let handler = Box::pin(self.conn.clone().handle(head, body, head_bytes, self.shared.clone()));
+        let Some(reply) = self.drive(handler, &mut upload, &mut clock).await else { return Next::Close };
+        clock.shared.touch();
+        self.reply(reply, upload, &method, old, keep_alive, clock).await
+    }
+
+    /// Polls the request's future, feeding it and watching the client. `None`: the client left.
+    async fn drive<F: Future<Output = Reply>>(
+        &mut self,
+        mut handler: Pin<Box<F>>,
+        upload: &mut Upload,
+        clock: &mut Clock,
+    ) -> Option<Reply> {
+        let mut expired = false;
+        poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
+                    return Poll::Ready(Some(reply));
+                }
+                if !self.out.is_empty() {
+                    let mut n = 0;
+                    if let Poll::Ready(Err(_)) = self.out.poll_write(&mut self.stream, cx, &mut n) {
+                        return Poll::Ready(None);
+                    }
+                }
+                match upload.poll(&mut self.stream, &mut self.buf, cx) {
+                    Poll::Ready(Activity::Fed) => {
+                        clock.shared.touch();
+                        continue;
+                    }
+                    Poll::Ready(Activity::Gone) => return Poll::Ready(None),
+                    Poll::Pending => {}
+                }
+                if expired {
+                    // A filter holds the request where it cannot be answered for.
+                    return Poll::Ready(None);
+                }
+                self.timer.set(clock.deadline(upload.is_done()));
+                ready!(self.timer.poll_expired(cx));
+                clock.expire();
+                expired = true;
+            }
+        })
+        .await
+    }
+
+    /// Writes an answer and says what follows.
+    #[allow(clippy::too_many_arguments, reason = "one call, the state of one answer")]
+    async fn reply(
+        &mut self,
+        mut reply: Reply,
+        mut upload: Upload,
+        method: &Method,
+        old: bool,
+        keep_alive: bool,
+        mut clock: Clock,
+    ) -> Next {
+        let status = reply.head.status;
+        let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (*method == Method::CONNECT && status.is_success());
+        let framing = if tunnel { Framing::UntilClose } else { response_framing(&reply, method, old) };
+        let incomplete = reply.local && !upload.is_done();
+        let last = self.conn.is_last_request(self.requests) || self.is_too_old();
+        let mut close = tunnel || !keep_alive || incomplete || last || framing == Framing::UntilClose;
+        close |= reply.close || upload.failed.is_some();
+        let connection = match (tunnel, close, old) {
+            (true, _, _) => (status == StatusCode::SWITCHING_PROTOCOLS).then_some("upgrade"),
+            (_, true, _) => Some("close"),
+            (_, false, true) => Some("keep-alive"),
+            _ => None,
+        };
+        let format = self.conn.manager.config.http1.header_key_format;
+        encode::response(&mut self.out.head, status, &reply.head.headers, framing, connection, format);
+        reply.end.head_sent(self.out.head.len() as u64);
+        let mut body = std::mem::take(&mut reply.body);
+        let trailers = self.conn.manager.config.http1.enable_trailers;
+        let no_body = framing == Framing::None;
+        let result = poll_fn(|cx| {
+            self.poll_reply(cx, &mut body, framing, no_body, trailers, &mut upload, &mut reply, &mut clock)
+        })
+        .await;
+        match result {
+            Ok(()) => reply.end.finish(EndReason::Complete),
+            Err(reason) => {
+                reply.end.finish(reason);
+                return Next::Close;
+            }
+        }
+        if !close && upload.is_done() {
+            return Next::KeepAlive;
+        }
+        if tunnel { Next::Close } else { Next::Linger }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one call, the state of one answer")]
+    fn poll_reply(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: &mut Body,
+        framing: Framing,
+        no_body: bool,
+        trailers: bool,
+        upload: &mut Upload,
+        reply: &mut Reply,
+        clock: &mut Clock,
+    ) -> Poll<Result<(), EndReason>> {
+        loop {
+            let mut source_pending = false;
+            // The head waits for the first piece of the body, so that both leave in one write.
+            while !reply.done && self.out.payload.is_empty() && self.out.head.len() < (16 << 10) {
+                if no_body {
+                    *body = Body::Empty;
+                }
+                match body.poll_frame(cx) {
+                    Poll::Ready(Some(Ok(Frame::Data(d)))) => {
+                        reply.end.body_sent(d.len() as u64);
+                        self.out.push(d, framing == Framing::Chunked);
+                    }
+                    Poll::Ready(Some(Ok(Frame::Trailers(t)))) => {
+                        if framing == Framing::Chunked {
+                            encode::last_chunk(&mut self.out.head, trailers.then_some(&t));
+                        }
+                        reply.end.trailers(t);
+                        reply.done = true;
+                    }
+                    Poll::Ready(None) => {
+                        if framing == Framing::Chunked {
+                            encode::last_chunk(&mut self.out.head, None);
+                        }
+                        reply.done = true;
+                    }
+                    Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(EndReason::Upstream(e))),
+                    Poll::Pending => {
+                        source_pending = true;
+                        break;
+                    }
+                }
+            }
+            let mut written = 0;
+            let flushed = self.out.poll_write(&mut self.stream, cx, &mut written);
+            reply.end.wire_sent(written);
+            if written > 0 {
+                clock.shared.touch();
+            }
+            match flushed {
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(EndReason::DownstreamClosed)),
+                Poll::Ready(Ok(())) if reply.done => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if !source_pending => continue,
+                _ => {}
+            }
+            match upload.poll(&mut self.stream, &mut self.buf, cx) {
+                Poll::Ready(Activity::Fed) => {
+                    clock.shared.touch();
+                    continue;
+                }
+                Poll::Ready(Activity::Gone) => return Poll::Ready(Err(EndReason::DownstreamClosed)),
+                Poll::Pending => {}
+            }
+            self.timer.set(clock.deadline(upload.is_done()));
+            ready!(self.timer.poll_expired(cx));
+            return Poll::Ready(Err(EndReason::Expired(clock.expire())));
+        }
+    }
+
+    /// Reads a head into what the layers above work with.
+    fn parse(&mut self, head: Bytes) -> Result<(RequestHead, Framing, bool), ParseError> {
+        let config = &self.conn.manager.config;
+        let keep_case = config.http1.header_key_format == crate::config::HeaderKeyFormat::Preserve;
+        let parsed = parse::request(head, &self.limits, keep_case)?;
+        if parsed.protocol == Protocol::Http10 && !config.http1.accept_http_10 {
+            return Err(ParseError::Version);
+        }
+        let mut headers = parsed.headers;
+        let lengths = parse::lengths(&mut headers, config.http1.allow_chunked_length)?;
+        let mut framing = lengths.request();
+        let keep_alive = match parsed.protocol {
+            Protocol::Http10 => parse::list_has(&headers, &header::CONNECTION, "keep-alive"),
+            _ => !parse::list_has(&headers, &header::CONNECTION, "close"),
+        };
+        let upgrade =
+            headers.remove(header::UPGRADE).filter(|_| parse::list_has(&headers, &header::CONNECTION, "upgrade"));
+        let mut authority = join_hosts(&mut headers);
+        let mut path = parsed.target;
+        if parsed.method == Method::CONNECT {
+            authority = HeaderValue::from_str(&path).ok();
+            path = String::new();
+            framing = Framing::UntilClose;
+        } else if !path.starts_with('/') && path != "*" {
+            let (host, rest) =
+                absolute(&path).filter(|_| config.http1.allow_absolute_url).ok_or(ParseError::StartLine)?;
+            authority = Some(HeaderValue::from_str(host).map_err(|_| ParseError::StartLine)?);
+            path = rest;
+        }
+        if upgrade.is_some() {
+            framing = Framing::UntilClose;
+        }
+        drop_nominated(&mut headers);
+        for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
+            headers.remove(name);
+        }
+        if headers.get(header::TE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+            headers.remove(header::TE);
+        }
+        for name in ["keep-alive", "proxy-connection"] {
+            headers.remove(name);
+        }
+        let scheme = if self.conn.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
+        let head =
+            RequestHead { method: parsed.method, scheme, authority, path, headers, protocol: parsed.protocol, upgrade };
+        Ok((head, framing, keep_alive))
+    }
+
+    /// Whether `max_connection_duration` has passed; then this request is the last.
+    fn is_too_old(&mut self) -> bool {
+        let passed = self.ends.is_some_and(|at| at <= Instant::now());
+        if passed {
+            self.conn.manager.stats.downstream_cx_max_duration_reached.inc();
+        }
+        passed
+    }
+
+    /// Answers what could not be read as a request, and closes.
+    async fn refuse(&mut self, status: StatusCode, details: &'static str, flags: ResponseFlags) -> Next {
+        let mut reply = self.conn.refuse(status, details, flags);
+        let body = std::mem::take(&mut reply.body);
+        let framing = Framing::Length(body.exact_len().unwrap_or(0));
+        let format = self.conn.manager.config.http1.header_key_format;
+        encode::response(&mut self.out.head, reply.head.status, &reply.head.headers, framing, Some("close"), format);
+        if let Body::Full(b) = body {
+            reply.end.body_sent(b.len() as u64);
+            self.out.push(b, false);
+        }
+        let mut n = 0;
+        let written = poll_fn(|cx| self.out.poll_write(&mut self.stream, cx, &mut n)).await;
+        reply.end.finish(if written.is_ok() { EndReason::Complete } else { EndReason::DownstreamClosed });
+        if written.is_ok() { Next::Linger } else { Next::Close }
+    }
+
+    /// Waits for the client to close, so that data under way to us does not destroy our answer on its way to the client.
+    async fn linger(&mut self) {
+        let Some(limit) = self.conn.manager.config.delayed_close_timeout else { return };
+        if self.stream.shutdown().await.is_err() {
+            return;
+        }
+        self.timer.set_after(Some(limit));
+        poll_fn(|cx| {
+            loop {
+                self.buf.bytes.clear();
+                match poll_read_small(&mut self.stream, cx, &mut self.buf.bytes) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            }
+            ready!(self.timer.poll_expired(cx));
+            self.conn.manager.stats.downstream_cx_delayed_close_timeout.inc();
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+/// Removes the fields that `Connection` names: they were meant for us.
+fn drop_nominated(headers: &mut http::HeaderMap) {
+    let named: Vec<http::HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|v| v.as_bytes().split(|b| *b == b','))
+        .filter_map(|t| http::HeaderName::from_bytes(t.trim_ascii()).ok())
+        .filter(|n| !matches!(*n, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::TE))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Several Host fields become one, joined as Envoy does.
+fn join_hosts(headers: &mut http::HeaderMap) -> Option<HeaderValue> {
+    let mut all = headers.get_all(header::HOST).iter();
+    let first = all.next()?.clone();
+    let more: Vec<_> = all.collect();
+    let joined = if more.is_empty() {
+        Some(first)
+    } else {
+        let mut text = first.as_bytes().to_vec();
+        for v in more {
+            text.push(b',');
+            text.extend_from_slice(v.as_bytes());
+        }
+        HeaderValue::from_bytes(&text).ok()
+    };
+    headers.remove(header::HOST);
+    joined
+}
+
+/// Splits `http://host/path`.
+fn absolute(target: &str) -> Option<(&str, String)> {
+    let (scheme, rest) = target.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return None;
+    }
+    let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, path) = rest.split_at(at);
+    if host.is_empty() {
+        return None;
+    }
+    Some((host, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
+}
+
+fn response_framing(reply: &Reply, method: &Method, old: bool) -> Framing {
+    let status = reply.head.status.as_u16();
+    if *method == Method::HEAD || status == 204 || status == 304 {
+        return Framing::None;
+    }
+    if let Some(n) = reply.head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok()) {
+        return Framing::Length(n);
+    }
+    match reply.body.exact_len() {
+        Some(n) => Framing::Length(n),
+        None if old => Framing::UntilClose,
+        None => Framing::Chunked,
+    }
+}
+
+/// The request's body on its way from the connection to whoever asked for it.
+struct Upload {
+    decoder: Decoder,
+    feed: Option<PipeFeed>,
+    failed: Option<BodyError>,
+}
+
+enum Activity {
+    /// Something was handed on: poll the request again.
+    Fed,
+    /// The client left.
+    Gone,
+}
+
+impl Upload {
+    fn is_done(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    /// Feeds what is wanted; with nothing left to feed, watches for the client leaving.
+    fn poll(&mut self, stream: &mut Stream, buf: &mut ReadBuffer, cx: &mut Context<'_>) -> Poll<Activity> {
+        if let Some(feed) = &self.feed {
+            if !feed.wanted() {
+                return Poll::Pending;
+            }
+            match ready!(self.decoder.poll_frame(stream, buf, cx)) {
+                Some(Ok(frame)) => feed.push(frame),
+                None => {
+                    feed.end(Ok(()));
+                    self.feed = None;
+                }
+                Some(Err(e)) => {
+                    feed.end(Err(e));
+                    self.failed = Some(e);
+                    self.feed = None;
+                    if e == BodyError::Closed {
+                        return Poll::Ready(Activity::Gone);
+                    }
+                }
+            }
+            return Poll::Ready(Activity::Fed);
+        }
+        while buf.bytes.len() < PIPELINE_MAX {
+            match ready!(poll_read_small(stream, cx, &mut buf.bytes)) {
+                Ok(n) if n > 0 => {}
+                _ => return Poll::Ready(Activity::Gone),
+            }
+        }
+        Poll::Pending
+    }
+}

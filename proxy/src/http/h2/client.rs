@@ -1,0 +1,306 @@
+//! HTTP/2 upstream connections and the exchanges on them.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h2::client::{ResponseFuture, SendRequest};
+use http::uri::{Authority, PathAndQuery, Uri};
+use http::{HeaderName, Method, Request, header};
+
+use super::super::body::{Body, BodyError, Frame};
+use super::super::head::{RequestHead, ResponseHead};
+use super::io::{self, Gathered, Io};
+use super::{Upload, body_error};
+use crate::stream_info::{PeerAddr, Protocol, TlsInfo};
+use crate::transport::Stream;
+use crate::upstream::PoolError;
+use crate::upstream::pool::ConnGuard;
+
+/// Settings must arrive within this of the transport being up, else the peer does not speak HTTP/2.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+struct Shared {
+    send: SendRequest<Bytes>,
+    active: AtomicU32,
+    served: AtomicU64,
+    max_streams: u32,
+    max_requests: u64,
+    closed: AtomicBool,
+    draining: AtomicBool,
+    id: u64,
+    local: Option<PeerAddr>,
+    tls: Option<Arc<TlsInfo>>,
+}
+
+/// A pooled HTTP/2 connection.
+pub struct H2Handle(Arc<Shared>);
+
+/// A stream's place on a connection, given back when dropped.
+pub struct H2Slot(Arc<Shared>);
+
+impl H2Handle {
+    /// Speaks HTTP/2 on `stream`. The connection lives in a task of this worker and ends with its peer, or when it was drained and
+    /// its last stream ended.
+    ///
+    /// # Errors
+    /// The handshake failed.
+    pub async fn connect(stream: Stream, id: u64, guard: ConnGuard) -> Result<H2Handle, PoolError> {
+        let cluster = guard.cluster().clone();
+        let o = &cluster.config.http2;
+        let (local, tls) = (stream.local_addr(), stream.tls_info());
+        let mut builder = h2::client::Builder::new();
+        builder
+            .initial_window_size(o.initial_stream_window)
+            .initial_connection_window_size(o.initial_connection_window)
+            .header_table_size(o.hpack_table_size)
+            .max_header_list_size(cluster.config.common.max_response_headers_bytes.try_into().unwrap_or(u32::MAX))
+            .max_send_buffer_size(cluster.config.per_connection_buffer_limit)
+            .enable_push(false);
+        let failed = |reason: &'static str| PoolError::Connect { reason: reason.into(), timeout: false };
+        let (stream, out) = io::gather(stream, Bytes::new(), None);
+        let (send, connection) = tokio::time::timeout(HANDSHAKE, builder.handshake(stream))
+            .await
+            .map_err(|_| failed("HTTP/2 handshake timeout"))?
+            .map_err(|_| failed("HTTP/2 handshake failed"))?;
+        let shared = Arc::new(Shared {
+            send,
+            active: AtomicU32::new(0),
+            served: AtomicU64::new(0),
+            max_streams: o.max_concurrent_streams,
+            max_requests: cluster.config.common.max_requests_per_connection.map_or(u64::MAX, u64::from),
+            closed: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            id,
+            local,
+            tls,
+        });
+        let state = shared.clone();
+        let idle = cluster.config.common.idle_timeout;
+        tokio::spawn(async move {
+            run(connection, out, &state, idle, &guard).await;
+            state.closed.store(true, Ordering::Release);
+            drop(guard);
+        });
+        Ok(H2Handle(shared))
+    }
+
+    /// Whether new streams may be opened on it.
+    pub fn is_open(&self) -> bool {
+        !self.0.closed.load(Ordering::Acquire) && !self.0.draining.load(Ordering::Acquire)
+    }
+
+    /// Takes a stream's place, if there is one.
+    pub fn reserve(&self) -> Option<H2Slot> {
+        let s = &self.0;
+        if !self.is_open() || s.served.load(Ordering::Relaxed) >= s.max_requests {
+            return None;
+        }
+        let limit = s.max_streams.min(s.send.current_max_send_streams().try_into().unwrap_or(u32::MAX));
+        if s.active.load(Ordering::Relaxed) >= limit {
+            return None;
+        }
+        s.active.fetch_add(1, Ordering::Relaxed);
+        s.served.fetch_add(1, Ordering::Relaxed);
+        Some(H2Slot(s.clone()))
+    }
+
+    /// No new streams; the connection ends with its last one.
+    pub fn drain(&self) {
+        self.0.draining.store(true, Ordering::Release);
+    }
+}
+
+/// Drives a connection until it ends or has been idle for too long.
+async fn run(
+    mut connection: h2::client::Connection<Io<Stream>, Bytes>,
+    out: Gathered<Stream>,
+    state: &Shared,
+    idle: Option<Duration>,
+    guard: &ConnGuard,
+) {
+    // Coarse on purpose: one timer per connection, looked at a few times per idle period.
+    let step = idle.unwrap_or(Duration::from_secs(3600)).clamp(Duration::from_millis(100), Duration::from_secs(60));
+    let mut quiet = Duration::ZERO;
+    let mut served = 0;
+    loop {
+        tokio::select! {
+            end = poll_fn(|cx| {
+                let end = connection.poll_unpin(cx);
+                match out.poll_flush(cx) {
+                    Poll::Ready(Err(_)) => Poll::Ready(Err(h2::Reason::CONNECT_ERROR.into())),
+                    _ => end,
+                }
+            }) => {
+                if end.is_err() {
+                    guard.cluster().stats.upstream_cx_protocol_error.inc();
+                }
+                return;
+            }
+            () = tokio::time::sleep(step) => {
+                let now = state.served.load(Ordering::Relaxed);
+                let busy = state.active.load(Ordering::Relaxed) > 0 || now != served;
+                served = now;
+                quiet = if busy { Duration::ZERO } else { quiet + step };
+                if !busy && state.draining.load(Ordering::Acquire) {
+                    return;
+                }
+                if idle.is_some_and(|limit| quiet >= limit) {
+                    guard.cluster().stats.upstream_cx_idle_timeout.inc();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl H2Slot {
+    /// Connection id.
+    pub fn id(&self) -> u64 {
+        self.0.id
+    }
+
+    /// Address it comes from.
+    pub fn local(&self) -> Option<&PeerAddr> {
+        self.0.local.as_ref()
+    }
+
+    /// TLS facts.
+    pub fn tls(&self) -> Option<&Arc<TlsInfo>> {
+        self.0.tls.as_ref()
+    }
+
+    /// Begins an exchange.
+    ///
+    /// # Errors
+    /// The connection takes no more streams, or the head cannot be expressed in HTTP/2.
+    pub fn start(self, head: &RequestHead, body: Body) -> Result<Box<H2Body>, BodyError> {
+        let request = request(head).ok_or(BodyError::Protocol)?;
+        let end = body.is_end();
+        let mut send = self.0.send.clone();
+        let (response, stream) = send.send_request(request, end).map_err(|e| {
+            self.0.draining.store(true, Ordering::Release);
+            body_error(&e)
+        })?;
+        Ok(Box::new(H2Body {
+            response: Some(response),
+            recv: None,
+            upload: Upload::new(stream, body, end),
+            held: 0,
+            slot: self,
+        }))
+    }
+}
+
+impl Drop for H2Slot {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The head as the library wants it.
+fn request(head: &RequestHead) -> Option<Request<()>> {
+    let mut uri = http::uri::Parts::default();
+    let connect = head.method == Method::CONNECT && head.upgrade.is_none();
+    if !connect {
+        uri.scheme = Some(match head.scheme {
+            super::super::head::Scheme::Http => http::uri::Scheme::HTTP,
+            super::super::head::Scheme::Https => http::uri::Scheme::HTTPS,
+        });
+        uri.path_and_query = Some(PathAndQuery::try_from(head.path.as_str()).ok()?);
+    }
+    let authority = head.authority.as_ref()?;
+    uri.authority = Some(Authority::try_from(authority.as_bytes()).ok()?);
+    let mut request = Request::new(());
+    *request.method_mut() = if head.upgrade.is_some() { Method::CONNECT } else { head.method.clone() };
+    *request.uri_mut() = Uri::from_parts(uri).ok()?;
+    *request.version_mut() = http::Version::HTTP_2;
+    if let Some(protocol) = &head.upgrade {
+        request.extensions_mut().insert(h2::ext::Protocol::from(protocol.to_str().ok()?));
+    }
+    *request.headers_mut() = head.headers.clone();
+    strip_h1(request.headers_mut());
+    Some(request)
+}
+
+/// Fields that HTTP/2 forbids (RFC 9113 section 8.2.2).
+pub(super) fn strip_h1(headers: &mut http::HeaderMap) {
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+        headers.remove(name);
+    }
+    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
+        headers.remove(HeaderName::from_static(name));
+    }
+}
+
+/// An exchange: the upload, and the response as it comes.
+pub struct H2Body {
+    response: Option<ResponseFuture>,
+    recv: Option<h2::RecvStream>,
+    upload: Upload,
+    /// Bytes handed out whose window is still to be given back.
+    held: usize,
+    slot: H2Slot,
+}
+
+impl H2Body {
+    /// The connection.
+    pub fn slot(&self) -> &H2Slot {
+        &self.slot
+    }
+
+    /// The response's head. The upload goes on meanwhile, and afterwards as the body is polled.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, BodyError>> {
+        let upload = self.upload.poll(cx);
+        let Some(response) = &mut self.response else { return Poll::Ready(Err(BodyError::Closed)) };
+        match std::future::Future::poll(std::pin::Pin::new(response), cx) {
+            Poll::Ready(Ok(r)) => {
+                self.response = None;
+                let (parts, recv) = r.into_parts();
+                self.recv = Some(recv);
+                Poll::Ready(Ok(ResponseHead {
+                    status: parts.status,
+                    headers: parts.headers,
+                    protocol: Protocol::Http2,
+                }))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(body_error(&e))),
+            Poll::Pending => match upload {
+                // The client's own body failed: there will be no response to wait for.
+                Poll::Ready(Err(e)) if !matches!(e, BodyError::Reset(_)) => {
+                    self.upload.reset(h2::Reason::CANCEL);
+                    Poll::Ready(Err(e))
+                }
+                _ => Poll::Pending,
+            },
+        }
+    }
+
+    /// Nothing more will come.
+    pub fn is_end(&self) -> bool {
+        self.response.is_none() && self.recv.as_ref().is_none_or(h2::RecvStream::is_end_stream)
+    }
+
+    /// The next frame of the response.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let _ = self.upload.poll(cx);
+        let Some(recv) = &mut self.recv else { return Poll::Ready(None) };
+        let frame = ready!(super::server::poll_recv(recv, &mut self.held, cx));
+        if !matches!(frame, Some(Ok(Frame::Data(_)))) {
+            self.recv = None;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Drop for H2Body {
+    fn drop(&mut self) {
+        if !self.is_end() || !self.upload.is_done() {
+            self.upload.reset(h2::Reason::CANCEL);
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! HTTP/2 downstream connections: the library drives frames, each stream is a task of this worker.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+
+use super::super::body::{Body, BodyError, Frame};
+use super::super::connection::{EndReason, HttpConn, Reply};
+use super::super::head::{RequestHead, Scheme};
+use super::super::limits::{Clock, Shared};
+use super::guard::Counts;
+use super::io::{self, Gathered, Io};
+use super::{Upload, body_error, client};
+use crate::stream_info::Protocol;
+use crate::timer::LazyTimer;
+use crate::transport::Stream;
+
+/// Serves a connection until it ends.
+pub async fn serve(stream: Stream, already: Bytes, conn: Arc<HttpConn>) {
+    let config = &conn.manager.config;
+    let o = &config.http2;
+    let mut builder = h2::server::Builder::new();
+    builder
+        .initial_window_size(o.initial_stream_window)
+        .initial_connection_window_size(o.initial_connection_window)
+        .max_concurrent_streams(o.max_concurrent_streams)
+        .max_header_list_size(config.max_request_headers_bytes.try_into().unwrap_or(u32::MAX))
+        .max_send_buffer_size(1 << 20)
+        // Streams reset by the peer before they were looked at: beyond this the connection ends (rapid reset).
+        .max_pending_accept_reset_streams(128)
+        .max_local_error_reset_streams(Some(1024));
+    if o.allow_connect {
+        builder.enable_connect_protocol();
+    }
+    let (stream, out) = io::gather(stream, already, Some(Counts::new(o)));
+    let handshake = builder.handshake::<_, Bytes>(stream);
+    tokio::pin!(handshake);
+    let connection = poll_fn(|cx| {
+        let done = handshake.as_mut().poll(cx);
+        match out.poll_flush(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Err(h2::Error::from(Reason::CONNECT_ERROR))),
+            _ => done,
+        }
+    });
+    let Ok(connection) = connection.await else {
+        conn.manager.stats.downstream_cx_protocol_error.inc();
+        return;
+    };
+    run(connection, out, conn).await;
+}
+
+async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: Gathered<Stream>, conn: Arc<HttpConn>) {
+    let config = &conn.manager.config;
+    let mut idle = LazyTimer::default();
+    let mut drain_end = LazyTimer::default();
+    let mut age = LazyTimer::default();
+    age.set(config.common.max_connection_duration.and_then(|d| conn.info.start.checked_add(d)));
+    idle.set_after(config.common.idle_timeout);
+    let drain = conn.drain.notified();
+    tokio::pin!(drain);
+    let mut draining = conn.is_draining();
+    if draining {
+        connection.graceful_shutdown();
+    }
+    let active = Arc::new(());
+    let mut requests = 0u64;
+    loop {
+        let event = poll_fn(|cx| {
+            if let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                if !matches!(accepted, Some(Ok(_))) {
+                    // The last words, GOAWAY as a rule.
+                    let _ = out.poll_flush(cx);
+                }
+                return Poll::Ready(Event::Accepted(accepted));
+            }
+            if let Poll::Ready(Err(_)) = out.poll_flush(cx) {
+                return Poll::Ready(Event::Accepted(None));
+            }
+            if !draining && drain.as_mut().as_mut().poll_drain(cx).is_ready() {
+                return Poll::Ready(Event::Drain);
+            }
+            if drain_end.poll_expired(cx).is_ready() {
+                return Poll::Ready(Event::DrainEnd);
+            }
+            if age.poll_expired(cx).is_ready() {
+                return Poll::Ready(Event::Age);
+            }
+            idle.poll_expired(cx).map(|()| Event::Idle)
+        })
+        .await;
+        match event {
+            Event::Accepted(Some(Ok((request, respond)))) => {
+                requests += 1;
+                idle.set_after(config.common.idle_timeout);
+                if !draining && conn.is_last_request(requests) {
+                    draining = true;
+                    connection.graceful_shutdown();
+                }
+                let alive = active.clone();
+                let conn = conn.clone();
+                tokio::spawn(async move {
+                    stream(request, respond, conn).await;
+                    drop(alive);
+                });
+            }
+            Event::Accepted(Some(Err(e))) => {
+                if !e.is_io() {
+                    conn.manager.stats.downstream_cx_protocol_error.inc();
+                }
+                return;
+            }
+            Event::Accepted(None) | Event::DrainEnd => return,
+            Event::Age => {
+                conn.manager.stats.downstream_cx_max_duration_reached.inc();
+                if !draining {
+                    draining = true;
+                    connection.graceful_shutdown();
+                }
+            }
+            Event::Drain => {
+                draining = true;
+                connection.graceful_shutdown();
+            }
+            Event::Idle if Arc::strong_count(&active) > 1 => idle.set_after(config.common.idle_timeout),
+            Event::Idle => {
+                conn.manager.stats.downstream_cx_idle_timeout.inc();
+                connection.graceful_shutdown();
+                drain_end.set_after(Some(config.drain_timeout));
+            }
+        }
+    }
+}
+
+type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
+
+#[allow(clippy::large_enum_variant, reason = "lives on the stack for one turn of the loop")]
+enum Event {
+    Accepted(Accepted),
+    Drain,
+    DrainEnd,
+    Idle,
+    /// `max_connection_duration` has passed.
+    Age,
+}
+
+/// Polling a notification that may have been used up.
+trait PollDrain {
+    fn poll_drain(self, cx: &mut Context<'_>) -> Poll<()>;
+}
+
+impl<F: Future<Output = ()>> PollDrain for std::pin::Pin<&mut F> {
+    fn poll_drain(self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll(cx)
+    }
+}
+
+/// Serves one stream.
+async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, conn: Arc<HttpConn>) {
+    let manager = conn.manager.clone();
+    let mut clock = Clock::new(Arc::default(), &manager.config);
+    let mut timer = LazyTimer::default();
+    let (head, body) = match split(request, &conn, &clock.shared) {
+        Ok(parts) => parts,
+        Err(reason) => {
+            respond.send_reset(reason);
+            return;
+        }
+    };
+    let no_body = head.method == Method::HEAD;
+    let handler = conn.handle(head, body, 0, clock.shared.clone());
+    tokio::pin!(handler);
+    let answer = poll_fn(|cx| {
+        if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
+            return Poll::Ready(Ok(reply));
+        }
+        // The client's reset ends the request and what it does upstream.
+        if respond.poll_reset(cx).is_ready() {
+            return Poll::Ready(Err(None));
+        }
+        timer.set(clock.deadline(clock.shared.is_uploaded()));
+        std::task::ready!(timer.poll_expired(cx));
+        clock.expire();
+        match handler.as_mut().poll(cx) {
+            Poll::Ready(reply) => Poll::Ready(Ok(reply)),
+            // A filter holds the request where it cannot be answered for.
+            Poll::Pending => Poll::Ready(Err(Some(Reason::CANCEL))),
+        }
+    })
+    .await;
+    match answer {
+        Ok(reply) => {
+            clock.shared.touch();
+            send(reply, respond, no_body, clock, timer).await;
+        }
+        Err(Some(reason)) => respond.send_reset(reason),
+        Err(None) => {}
+    }
+}
+
+/// Writes an answer.
+async fn send(
+    mut reply: Reply,
+    mut respond: SendResponse<Bytes>,
+    no_body: bool,
+    mut clock: Clock,
+    mut timer: LazyTimer,
+) {
+    let mut response = Response::new(());
+    *response.status_mut() = reply.head.status;
+    *response.headers_mut() = std::mem::take(&mut reply.head.headers);
+    client::strip_h1(response.headers_mut());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // An upgrade's 101 is a 200 of extended CONNECT (RFC 8441).
+        *response.status_mut() = StatusCode::OK;
+    }
+    let mut body = std::mem::take(&mut reply.body);
+    if no_body {
+        body = Body::Empty;
+    }
+    let end = body.is_end();
+    reply.end.head_sent(0);
+    let stream = match respond.send_response(response, end) {
+        Ok(s) => s,
+        Err(_) => {
+            reply.end.finish(EndReason::DownstreamClosed);
+            return;
+        }
+    };
+    let mut upload = Upload::new(stream, body, end);
+    let mut sent = 0;
+    let result = poll_fn(|cx| {
+        if let Poll::Ready(result) = upload.poll(cx) {
+            return Poll::Ready(Ok(result));
+        }
+        if upload.sent > sent {
+            sent = upload.sent;
+            clock.shared.touch();
+        }
+        timer.set(clock.deadline(clock.shared.is_uploaded()));
+        timer.poll_expired(cx).map(|()| Err(clock.expire()))
+    })
+    .await;
+    reply.end.body_sent(upload.sent);
+    let result = match result {
+        Ok(result) => result,
+        Err(limit) => {
+            upload.reset(Reason::NO_ERROR);
+            reply.end.finish(EndReason::Expired(limit));
+            return;
+        }
+    };
+    let reason = match result {
+        Ok(()) => EndReason::Complete,
+        Err(BodyError::Reset(r)) if upload.peer_reset => EndReason::DownstreamReset(r),
+        Err(BodyError::Closed) if upload.peer_reset => EndReason::DownstreamClosed,
+        Err(e) => {
+            upload.reset(Reason::INTERNAL_ERROR);
+            EndReason::Upstream(e)
+        }
+    };
+    reply.end.finish(reason);
+}
+
+/// A request as the layers above work with it.
+fn split(request: Request<RecvStream>, conn: &HttpConn, limits: &Arc<Shared>) -> Result<(RequestHead, Body), Reason> {
+    let (mut parts, recv) = request.into_parts();
+    let limit = conn.manager.config.common.max_headers_count as usize;
+    if parts.headers.len() > limit {
+        return Err(Reason::PROTOCOL_ERROR);
+    }
+    let upgrade = parts.extensions.remove::<h2::ext::Protocol>();
+    let upgrade = upgrade.map(|p| HeaderValue::from_str(p.as_str())).transpose().map_err(|_| Reason::PROTOCOL_ERROR)?;
+    let authority = match parts.uri.authority() {
+        Some(a) => Some(HeaderValue::from_str(a.as_str()).map_err(|_| Reason::PROTOCOL_ERROR)?),
+        None => parts.headers.get(header::HOST).cloned(),
+    };
+    parts.headers.remove(header::HOST);
+    join_cookies(&mut parts.headers);
+    let method = if upgrade.is_some() { Method::GET } else { parts.method };
+    let scheme = if conn.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
+    let path = parts.uri.path_and_query().map_or_else(String::new, |p| p.as_str().to_owned());
+    let body = if recv.is_end_stream() {
+        limits.set_uploaded();
+        Body::Empty
+    } else {
+        Body::H2Recv(H2Recv { recv, held: 0, limits: limits.clone() })
+    };
+    let head =
+        RequestHead { method, scheme, authority, path, headers: parts.headers, protocol: Protocol::Http2, upgrade };
+    Ok((head, body))
+}
+
+/// Cookie crumbs are one field again (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut http::HeaderMap) {
+    let mut all = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(_)) = (all.next(), all.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in headers.get_all(header::COOKIE).iter().skip(1) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    if let Ok(v) = HeaderValue::from_bytes(&joined) {
+        headers.insert(header::COOKIE, v);
+    }
+}
+
+/// The body of a request stream. The window opens as what was read is written on.
+pub struct H2Recv {
+    recv: RecvStream,
+    held: usize,
+    limits: Arc<Shared>,
+}
+
+impl H2Recv {
+    /// Nothing more will come.
+    pub fn is_end(&self) -> bool {
+        self.recv.is_end_stream()
+    }
+
+    /// The next frame.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let frame = std::task::ready!(poll_recv(&mut self.recv, &mut self.held, cx));
+        self.limits.touch();
+        if !matches!(frame, Some(Ok(Frame::Data(_)))) || self.recv.is_end_stream() {
+            self.limits.set_uploaded();
+        }
+        Poll::Ready(frame)
+    }
+}
+
+/// Reads a stream, giving its window back once more is asked for.
+pub(super) fn poll_recv(
+    recv: &mut RecvStream,
+    held: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame, BodyError>>> {
+    if *held > 0 {
+        let _ = recv.flow_control().release_capacity(std::mem::take(held));
+    }
+    loop {
+        return match std::task::ready!(recv.poll_data(cx)) {
+            Some(Ok(data)) if data.is_empty() => continue,
+            Some(Ok(data)) => {
+                *held = data.len();
+                Poll::Ready(Some(Ok(Frame::Data(data))))
+            }
+            Some(Err(e)) => Poll::Ready(Some(Err(body_error(&e)))),
+            None => match std::task::ready!(recv.poll_trailers(cx)) {
+                Ok(t) => Poll::Ready(t.map(|t| Ok(Frame::Trailers(t)))),
+                Err(e) => Poll::Ready(Some(Err(body_error(&e)))),
+            },
+        };
+    }
+}

@@ -1,0 +1,167 @@
+//! Header mutations with `%OPERATORS%`.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::head::ResponseHead;
+use super::stream::StreamCtx;
+use crate::access_log::{LogContext, LogType, Template};
+use crate::config::{self, AppendAction, ConfigError, HeaderMutation};
+
+/// A text with operators. One without any costs nothing to evaluate.
+pub struct Format {
+    template: Template,
+}
+
+impl Format {
+    /// Compiles.
+    ///
+    /// # Errors
+    /// What is wrong with the text.
+    pub fn new(text: &str) -> Result<Self, String> {
+        Ok(Format { template: Template::text(text)? })
+    }
+
+    /// The text for a request.
+    pub fn text(&self, ctx: &StreamCtx) -> String {
+        String::from_utf8_lossy(&self.render(&ctx.log_context(LogType::NotSet))).into_owned()
+    }
+
+    fn render(&self, ctx: &LogContext<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.template.render(ctx, &mut out);
+        out
+    }
+}
+
+enum Value {
+    Fixed(HeaderValue),
+    Format(Format),
+}
+
+enum Op {
+    Remove(HeaderName),
+    RemoveMatching(config::StringMatcher),
+    Append { name: HeaderName, host: bool, value: Value, action: AppendAction, keep_empty: bool },
+}
+
+/// Mutations, compiled.
+#[derive(Default)]
+pub struct Mutations(Vec<Op>);
+
+impl Mutations {
+    /// Compiles.
+    ///
+    /// # Errors
+    /// A bad name, value or format.
+    pub fn new(list: &config::HeaderMutations) -> Result<Self, ConfigError> {
+        list.0.iter().map(compile).collect::<Result<_, _>>().map(Mutations)
+    }
+
+    /// Nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Applies them to the request of `ctx`.
+    pub fn apply_request(&self, ctx: &mut StreamCtx) {
+        for op in &self.0 {
+            if let Op::Append { host: true, value, .. } = op {
+                // `host` and `:authority` are the request's own part, not a field.
+                if let Some(v) = evaluate(value, &ctx.log_context(LogType::NotSet), false) {
+                    ctx.request.authority = Some(v);
+                }
+                continue;
+            }
+            let computed = computed(op, || ctx.log_context(LogType::NotSet));
+            apply(op, computed, &mut ctx.request.headers);
+        }
+    }
+
+    /// Applies them to an answer.
+    pub fn apply_response(&self, ctx: &StreamCtx, head: &mut ResponseHead) {
+        for op in &self.0 {
+            let computed = computed(op, || LogContext { response: Some(&*head), ..ctx.log_context(LogType::NotSet) });
+            apply(op, computed, &mut head.headers);
+        }
+    }
+
+    /// Applies them to headers of any other kind.
+    pub fn apply_to(&self, ctx: &StreamCtx, headers: &mut HeaderMap) {
+        for op in &self.0 {
+            let computed = computed(op, || ctx.log_context(LogType::NotSet));
+            apply(op, computed, headers);
+        }
+    }
+}
+
+fn compile(m: &HeaderMutation) -> Result<Op, ConfigError> {
+    let name = |n: &str| {
+        HeaderName::from_bytes(n.as_bytes())
+            .map_err(|_| ConfigError::at("header.key", format!("{n:?} is not a valid header name")))
+    };
+    Ok(match m {
+        HeaderMutation::Remove(n) => Op::Remove(name(n)?),
+        HeaderMutation::RemoveOnMatch(m) => Op::RemoveMatching(m.clone()),
+        HeaderMutation::Append { name: n, value, action, keep_empty } => {
+            let host = n.eq_ignore_ascii_case(":authority") || n.eq_ignore_ascii_case("host");
+            let value = if value.contains('%') {
+                Value::Format(Format::new(value).map_err(|e| ConfigError::at("header.value", e))?)
+            } else {
+                Value::Fixed(super::route::header_value(value, "header.value")?)
+            };
+            let name = if host { http::header::HOST } else { name(n)? };
+            Op::Append { name, host, value, action: *action, keep_empty: *keep_empty }
+        }
+    })
+}
+
+fn computed<'a>(op: &Op, ctx: impl FnOnce() -> LogContext<'a>) -> Option<HeaderValue> {
+    match op {
+        Op::Append { value: Value::Fixed(v), keep_empty, .. } => (*keep_empty || !v.is_empty()).then(|| v.clone()),
+        Op::Append { value, keep_empty, .. } => evaluate(value, &ctx(), *keep_empty),
+        _ => None,
+    }
+}
+
+/// The value; `None` where it comes out empty (an operator without a value adds nothing).
+fn evaluate(value: &Value, ctx: &LogContext<'_>, keep_empty: bool) -> Option<HeaderValue> {
+    let v = match value {
+        Value::Fixed(v) => v.clone(),
+        Value::Format(f) => {
+            let text = f.render(ctx);
+            if text == b"-" && !keep_empty {
+                return None;
+            }
+            HeaderValue::from_bytes(&text).ok()?
+        }
+    };
+    (keep_empty || !v.is_empty()).then_some(v)
+}
+
+fn apply(op: &Op, value: Option<HeaderValue>, headers: &mut HeaderMap) {
+    match op {
+        Op::Remove(name) => {
+            headers.remove(name);
+        }
+        Op::RemoveMatching(m) => {
+            let gone: Vec<HeaderName> = headers.keys().filter(|n| m.matches(n.as_str())).cloned().collect();
+            for name in gone {
+                headers.remove(name);
+            }
+        }
+        Op::Append { name, action, .. } => {
+            let Some(value) = value else { return };
+            let present = headers.contains_key(name);
+            match action {
+                AppendAction::AppendIfExistsOrAdd => {
+                    headers.append(name, value);
+                }
+                AppendAction::AddIfAbsent if present => {}
+                AppendAction::OverwriteIfExists if !present => {}
+                _ => {
+                    headers.insert(name, value);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Time limits of a stream that its codec keeps: idleness, the whole request's arrival, the stream's life.
+//!
+//! The codec holds a [`Clock`] and one timer; moving a deadline is all that a request costs. When one passes, the codec says so
+//! in [`Shared`] and polls the request once more, which answers. Runs on: the task of the stream, both sides of it.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+use tokio::time::Instant;
+
+use super::connection::Reply;
+use super::local_reply;
+use super::stream::StreamCtx;
+use crate::config::HttpConnectionManager;
+use crate::stream_info::ResponseFlags;
+
+/// Which limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// `stream_idle_timeout`.
+    Idle,
+    /// `request_timeout`.
+    Request,
+    /// `max_stream_duration`.
+    Duration,
+}
+
+impl Expiry {
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub fn details(self) -> &'static str {
+        match self {
+            Expiry::Idle => "stream_idle_timeout",
+            Expiry::Request => "request_overall_timeout",
+            Expiry::Duration => "max_duration_timeout",
+        }
+    }
+
+    /// Flag and stat.
+    pub fn record(self, ctx: &mut StreamCtx) {
+        let stats = &ctx.conn.manager.stats;
+        match self {
+            Expiry::Idle => {
+                stats.downstream_rq_idle_timeout.inc();
+                ctx.info.flags.set(ResponseFlags::STREAM_IDLE_TIMEOUT);
+            }
+            Expiry::Request => stats.downstream_rq_timeout.inc(),
+            Expiry::Duration => stats.downstream_rq_max_duration_reached.inc(),
+        }
+    }
+
+    /// Answers a request that reached a limit; `complete`: all of it had arrived.
+    pub fn reply(self, mut ctx: Box<StreamCtx>, complete: bool) -> Reply {
+        self.record(&mut ctx);
+        // Whose fault it is: with the whole request here it is not the client that keeps us waiting.
+        let status = if complete { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
+        let text = match self {
+            Expiry::Idle => "stream timeout",
+            Expiry::Request => "request timeout",
+            Expiry::Duration => "downstream duration timeout",
+        };
+        // DEADLINE_EXCEEDED.
+        let grpc = (self == Expiry::Duration && local_reply::is_grpc(&ctx)).then(|| HeaderValue::from_static("4"));
+        local_reply::with_headers(ctx, status, bytes::Bytes::from_static(text.as_bytes()), self.details(), |h| {
+            if let Some(code) = grpc {
+                h.insert("grpc-status", code);
+            }
+        })
+    }
+}
+
+/// What the codec and the request tell each other.
+#[derive(Default)]
+pub struct Shared {
+    /// Milliseconds; 0: none.
+    idle: AtomicU64,
+    /// Milliseconds; 0: none.
+    max: AtomicU64,
+    expired: AtomicU8,
+    touched: AtomicBool,
+    uploaded: AtomicBool,
+}
+
+impl Shared {
+    /// The whole request has arrived (where the codec does not see it by itself).
+    pub fn set_uploaded(&self) {
+        self.uploaded.store(true, Relaxed);
+    }
+
+    /// Whether [`Shared::set_uploaded`] was called.
+    pub fn is_uploaded(&self) -> bool {
+        self.uploaded.load(Relaxed)
+    }
+
+    /// The route's own limits; outer `None`: as the connection manager has it.
+    pub fn of_route(&self, idle: Option<Option<Duration>>, max: Option<Option<Duration>>) {
+        if let Some(idle) = idle {
+            self.idle.store(millis(idle), Relaxed);
+            self.touch();
+        }
+        if let Some(max) = max {
+            self.max.store(millis(max), Relaxed);
+        }
+    }
+
+    /// Something moved.
+    pub fn touch(&self) {
+        self.touched.store(true, Relaxed);
+    }
+
+    /// Resolves once the codec has said that a limit was reached. The codec polls the request then: no waker is kept.
+    pub async fn expired(&self) -> Expiry {
+        poll_fn(|_| match self.expired.load(Relaxed) {
+            1 => Poll::Ready(Expiry::Idle),
+            2 => Poll::Ready(Expiry::Request),
+            3 => Poll::Ready(Expiry::Duration),
+            _ => Poll::Pending,
+        })
+        .await
+    }
+}
+
+fn millis(limit: Option<Duration>) -> u64 {
+    limit.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn duration(millis: &AtomicU64) -> Option<Duration> {
+    Some(millis.load(Relaxed)).filter(|m| *m > 0).map(Duration::from_millis)
+}
+
+/// The codec's side.
+pub struct Clock {
+    /// The other side's.
+    pub shared: Arc<Shared>,
+    began: Instant,
+    idle_at: Option<Instant>,
+    request_by: Option<Instant>,
+}
+
+impl Clock {
+    /// The clock of a request that begins now; `shared` is taken over from the one before.
+    pub fn new(shared: Arc<Shared>, config: &HttpConnectionManager) -> Self {
+        let began = Instant::now();
+        shared.idle.store(millis(config.stream_idle_timeout), Relaxed);
+        shared.max.store(millis(config.common.max_stream_duration), Relaxed);
+        shared.expired.store(0, Relaxed);
+        shared.touched.store(false, Relaxed);
+        let after = |limit: Option<Duration>| limit.and_then(|d| began.checked_add(d));
+        Clock { shared, began, idle_at: after(config.stream_idle_timeout), request_by: after(config.request_timeout) }
+    }
+
+    /// When to look again; `uploaded`: the whole request has arrived.
+    pub fn deadline(&mut self, uploaded: bool) -> Option<Instant> {
+        if uploaded {
+            self.request_by = None;
+        }
+        if self.shared.touched.swap(false, Relaxed) {
+            self.idle_at = duration(&self.shared.idle).and_then(|d| Instant::now().checked_add(d));
+        }
+        let ends = duration(&self.shared.max).and_then(|d| self.began.checked_add(d));
+        [self.idle_at, self.request_by, ends].into_iter().flatten().min()
+    }
+
+    /// The limit behind the deadline that has passed, told to the request too.
+    pub fn expire(&self) -> Expiry {
+        let now = Instant::now();
+        let ends = duration(&self.shared.max).and_then(|d| self.began.checked_add(d));
+        let passed = |at: Option<Instant>| at.is_some_and(|t| t <= now);
+        let (code, expiry) = match () {
+            () if passed(ends) => (3, Expiry::Duration),
+            () if passed(self.request_by) => (2, Expiry::Request),
+            () => (1, Expiry::Idle),
+        };
+        self.shared.expired.store(code, Relaxed);
+        expiry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_deadline() {
+        let shared = Arc::new(Shared::default());
+        shared.idle.store(5000, Relaxed);
+        let began = Instant::now();
+        let at = |s| began + Duration::from_secs(s);
+        let mut clock = Clock { shared, began, idle_at: Some(at(5)), request_by: Some(at(4)) };
+        assert_eq!(clock.deadline(false), Some(at(4)));
+        assert_eq!(clock.deadline(true), Some(at(5)));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        clock.shared.touch();
+        assert_eq!(clock.deadline(true), Some(at(8)));
+        clock.shared.of_route(Some(None), Some(Some(Duration::from_secs(6))));
+        assert_eq!(clock.deadline(true), Some(at(6)));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(clock.expire(), Expiry::Duration);
+        assert_eq!(clock.shared.expired().await, Expiry::Duration);
+    }
+}

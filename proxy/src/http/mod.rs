@@ -1,0 +1,27 @@
+//! HTTP: codecs, the connection manager, routing, filters and the request itself.
+
+pub mod body;
+pub mod connection;
+pub mod filter;
+pub mod h1;
+pub mod h2;
+pub mod head;
+pub mod headers;
+pub mod limits;
+pub mod local_reply;
+pub mod manager;
+mod mirror;
+pub mod normalize;
+pub mod original_ip;
+pub mod replay;
+pub mod reply_config;
+mod reply_filter;
+mod request;
+pub mod retry;
+pub mod route;
+pub mod stream;
+pub mod timeout;
+mod upload;
+pub mod xfcc;
+
+pub use head::{RequestHead, ResponseHead, Scheme};

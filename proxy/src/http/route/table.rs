@@ -1,0 +1,262 @@
+//! Virtual hosts and routes, compiled.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::action::{Forward, Redirect};
+use super::{Matched, matcher};
+use crate::app::Parts;
+use crate::config::{self, ConfigError, RequireTls, RouteKind};
+use crate::http::filter::{Chain, Overrides};
+use crate::http::headers::Mutations;
+use crate::http::manager::split_port;
+use crate::http::stream::StreamCtx;
+
+/// Header mutations of one level.
+pub struct Level {
+    /// Requests.
+    pub request: Mutations,
+    /// Answers.
+    pub response: Mutations,
+}
+
+impl Level {
+    /// Compiles.
+    ///
+    /// # Errors
+    /// A bad name or format.
+    pub fn new(level: &config::HeaderMutationLevel) -> Result<Self, ConfigError> {
+        Ok(Level { request: Mutations::new(&level.request)?, response: Mutations::new(&level.response)? })
+    }
+}
+
+/// What routes of a virtual host share.
+pub struct VirtualHost {
+    /// Name.
+    pub name: Arc<str>,
+    /// Validated settings, routes excepted.
+    pub config: config::VirtualHost,
+    /// Its header mutations.
+    pub level: Level,
+    /// Those of the whole table.
+    pub root: Arc<Level>,
+    /// Order of levels.
+    pub most_specific_wins: bool,
+}
+
+/// A compiled route.
+pub struct Entry {
+    /// Name; absent: none.
+    pub name: Option<Arc<str>>,
+    /// Which requests.
+    pub matches: config::RouteMatch,
+    /// What it does.
+    pub kind: Kind,
+    /// Its header mutations.
+    pub level: Level,
+    /// Its virtual host.
+    pub vhost: Arc<VirtualHost>,
+    /// Filters that differ here.
+    pub overrides: Overrides,
+    /// Replay buffer bound.
+    pub body_limit: Option<u64>,
+    /// Metadata.
+    pub metadata: config::Metadata,
+}
+
+/// What a route does.
+pub enum Kind {
+    /// Forwards.
+    Forward(Box<Forward>),
+    /// Redirects.
+    Redirect(Box<Redirect>),
+    /// Answers by itself.
+    Direct {
+        /// Status.
+        status: http::StatusCode,
+        /// Body.
+        body: bytes::Bytes,
+    },
+    /// Never forwarded.
+    NonForwarding,
+}
+
+struct Host {
+    shared: Arc<VirtualHost>,
+    routes: Vec<Arc<Entry>>,
+}
+
+/// A route table.
+pub struct RouteTable {
+    exact: HashMap<String, Arc<Host>>,
+    /// `*.example.com` as `.example.com`, longest first.
+    suffixes: Vec<(String, Arc<Host>)>,
+    /// `www.*` as `www.`, longest first.
+    prefixes: Vec<(String, Arc<Host>)>,
+    any: Option<Arc<Host>>,
+    ignore_port: bool,
+    ignore_parameters: bool,
+    vhost_header: String,
+}
+
+/// What a look-up found.
+pub enum Found {
+    /// A route.
+    Route(Matched),
+    /// No virtual host or no route.
+    None,
+    /// The virtual host takes only TLS.
+    TlsWanted,
+}
+
+impl RouteTable {
+    /// Compiles a table.
+    ///
+    /// # Errors
+    /// What cannot be compiled, with its path.
+    pub fn new(config: &config::RouteConfig, chain: &Chain, parts: &Parts) -> Result<Self, ConfigError> {
+        let root = Arc::new(Level::new(&config.headers)?);
+        let mut table = RouteTable {
+            exact: HashMap::new(),
+            suffixes: Vec::new(),
+            prefixes: Vec::new(),
+            any: None,
+            ignore_port: config.ignore_port_in_host_matching,
+            ignore_parameters: config.ignore_path_parameters,
+            vhost_header: config.vhost_header.clone(),
+        };
+        for (i, vhost) in config.virtual_hosts.iter().enumerate() {
+            let host = compile_host(config, vhost, &root, chain, parts).map_err(|e| ConfigError {
+                field_path: format!("route_config.virtual_hosts[{i}].{}", e.field_path),
+                ..e
+            })?;
+            table.insert(&vhost.domains, &Arc::new(host));
+        }
+        table.suffixes.sort_by_key(|(s, _)| std::cmp::Reverse(s.len()));
+        table.prefixes.sort_by_key(|(s, _)| std::cmp::Reverse(s.len()));
+        Ok(table)
+    }
+
+    fn insert(&mut self, domains: &[String], host: &Arc<Host>) {
+        for domain in domains {
+            if domain == "*" {
+                self.any = Some(host.clone());
+            } else if let Some(suffix) = domain.strip_prefix('*') {
+                self.suffixes.push((suffix.to_ascii_lowercase(), host.clone()));
+            } else if let Some(prefix) = domain.strip_suffix('*') {
+                self.prefixes.push((prefix.to_ascii_lowercase(), host.clone()));
+            } else {
+                self.exact.insert(domain.to_ascii_lowercase(), host.clone());
+            }
+        }
+    }
+
+    fn host(&self, name: &str) -> Option<&Arc<Host>> {
+        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+            return self.any.as_ref();
+        }
+        let lower = name.to_ascii_lowercase();
+        let name = if self.ignore_port { split_port(&lower).0 } else { &lower };
+        self.exact
+            .get(name)
+            .or_else(|| {
+                self.suffixes.iter().find(|(s, _)| name.len() > s.len() && name.ends_with(s.as_str())).map(|(_, h)| h)
+            })
+            .or_else(|| {
+                self.prefixes.iter().find(|(p, _)| name.len() > p.len() && name.starts_with(p.as_str())).map(|(_, h)| h)
+            })
+            .or(self.any.as_ref())
+    }
+
+    /// Finds the route of a request.
+    pub fn find(&self, ctx: &StreamCtx) -> Found {
+        let name = if self.vhost_header.is_empty() {
+            ctx.request.authority.as_ref().and_then(|a| a.to_str().ok())
+        } else {
+            ctx.request.get(&self.vhost_header).and_then(|v| std::str::from_utf8(v).ok())
+        };
+        let Some(host) = self.host(name.unwrap_or_default()) else { return Found::None };
+        let secure = ctx.request.scheme == crate::http::Scheme::Https;
+        match host.shared.config.require_tls {
+            RequireTls::All if !secure => return Found::TlsWanted,
+            RequireTls::ExternalOnly if !secure && !ctx.internal => return Found::TlsWanted,
+            _ => {}
+        }
+        let path = ctx.request.path_only();
+        let path = if self.ignore_parameters { path.split(';').next().unwrap_or(path) } else { path };
+        match host.routes.iter().find(|r| matcher::matches(&r.matches, ctx, path)) {
+            Some(entry) => {
+                let choice = match &entry.kind {
+                    Kind::Forward(f) => f.choose(ctx),
+                    _ => None,
+                };
+                Found::Route(Matched { entry: entry.clone(), choice })
+            }
+            None => Found::None,
+        }
+    }
+}
+
+fn compile_host(
+    config: &config::RouteConfig,
+    vhost: &config::VirtualHost,
+    root: &Arc<Level>,
+    chain: &Chain,
+    parts: &Parts,
+) -> Result<Host, ConfigError> {
+    let shared = Arc::new(VirtualHost {
+        name: vhost.name.as_str().into(),
+        level: Level::new(&vhost.headers)?,
+        root: root.clone(),
+        most_specific_wins: config.most_specific_header_mutations_wins,
+        config: config::VirtualHost { routes: Vec::new(), ..vhost.clone() },
+    });
+    let mut routes = Vec::with_capacity(vhost.routes.len());
+    for (i, route) in vhost.routes.iter().enumerate() {
+        let at = |e: ConfigError| ConfigError { field_path: format!("routes[{i}].{}", e.field_path), ..e };
+        let kind = match &route.action {
+            RouteKind::Forward(a) => Kind::Forward(Box::new(Forward::new(a, vhost, config, chain, parts).map_err(at)?)),
+            RouteKind::Redirect(r) => Kind::Redirect(Box::new(Redirect::new(r))),
+            RouteKind::Direct(d) => direct(d, config.max_direct_response_body).map_err(at)?,
+            RouteKind::NonForwarding => Kind::NonForwarding,
+        };
+        routes.push(Arc::new(Entry {
+            name: (!route.name.is_empty()).then(|| route.name.as_str().into()),
+            matches: route.matches.clone(),
+            kind,
+            level: Level::new(&route.headers).map_err(at)?,
+            vhost: shared.clone(),
+            overrides: chain.overrides(&[&config.per_filter, &vhost.per_filter, &route.per_filter]).map_err(at)?,
+            body_limit: route.request_body_buffer_limit.or(vhost.request_body_buffer_limit),
+            metadata: route.metadata.clone(),
+        }));
+    }
+    Ok(Host { shared, routes })
+}
+
+fn direct(d: &config::DirectResponse, max: usize) -> Result<Kind, ConfigError> {
+    let body = match &d.body {
+        None => bytes::Bytes::new(),
+        Some(config::DataSource::Inline(b)) => b.clone(),
+        Some(config::DataSource::File { path, .. }) => std::fs::read(path)
+            .map_err(|e| ConfigError::at("direct_response.body", format!("cannot read {path}: {e}")))?
+            .into(),
+    };
+    let max = if max == 0 { 4096 } else { max };
+    if body.len() > max {
+        return Err(ConfigError::at(
+            "direct_response.body",
+            format!("response body size is {} bytes; maximum is {max}", body.len()),
+        ));
+    }
+    let status = http::StatusCode::from_u16(d.status)
+        .map_err(|_| ConfigError::at("direct_response.status", format!("{} is no HTTP status", d.status)))?;
+    Ok(Kind::Direct { status, body })
+}
+
+/// A header value of a text that came from configuration.
+pub(crate) fn value(text: &str, field: &str) -> Result<HeaderValue, ConfigError> {
+    HeaderValue::from_str(text).map_err(|_| ConfigError::at(field, format!("{text:?} is not a valid header value")))
+}

@@ -1,0 +1,167 @@
+//! One request: everything that lives as long as it does.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use tokio::time::Instant;
+
+use super::connection::{EndReason, HttpConn};
+use super::head::{RequestHead, ResponseHead, Scheme};
+use super::limits::Shared;
+use super::route::Matched;
+use crate::access_log::{LogContext, LogType};
+use crate::cluster::Permit;
+use crate::stream_info::{Protocol, ResponseFlags, StreamInfo};
+use crate::upstream::attempt::Books;
+
+/// A request's context.
+pub struct StreamCtx {
+    /// Its connection.
+    pub conn: Arc<HttpConn>,
+    /// Facts.
+    pub info: StreamInfo,
+    /// The request's head as it goes on (and is logged).
+    pub request: RequestHead,
+    /// The answer's head, kept where a log needs it.
+    pub response: Option<ResponseHead>,
+    /// The answer's trailers.
+    pub trailers: Option<HeaderMap>,
+    /// The route, once found.
+    pub route: Option<Matched>,
+    /// The client is internal (`x-envoy-internal`).
+    pub internal: bool,
+    /// Uniformly random, one per request: all of its random choices derive from it.
+    pub random: u64,
+    /// The `grpc_web` filter took it: whether the answer is base64.
+    pub grpc_web: Option<bool>,
+    /// Its place in the circuit breaker.
+    pub permit: Option<Permit>,
+    /// Its attempt's place among the requests under way.
+    pub books: Option<Books>,
+    /// Time limits, shared with the codec.
+    pub limits: Arc<Shared>,
+    /// Body of a local reply, for logs.
+    pub local_body: String,
+    has_request: bool,
+}
+
+impl StreamCtx {
+    /// The context of a request.
+    pub fn new(conn: Arc<HttpConn>, request: RequestHead) -> Self {
+        let stats = &conn.manager.stats;
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        match request.protocol {
+            Protocol::Http2 => stats.downstream_rq_http2_total.inc(),
+            _ => stats.downstream_rq_http1_total.inc(),
+        }
+        Self::make(conn, request, true)
+    }
+
+    /// The context of an answer to something that is no request.
+    pub fn without_request(conn: Arc<HttpConn>) -> Self {
+        conn.manager.stats.downstream_rq_total.inc();
+        conn.manager.stats.downstream_rq_active.inc();
+        let request = RequestHead {
+            method: Method::GET,
+            scheme: Scheme::Http,
+            authority: None,
+            path: String::new(),
+            headers: HeaderMap::new(),
+            protocol: Protocol::Http11,
+            upgrade: None,
+        };
+        Self::make(conn, request, false)
+    }
+
+    fn make(conn: Arc<HttpConn>, request: RequestHead, has_request: bool) -> Self {
+        let random = crate::worker::random();
+        StreamCtx {
+            info: StreamInfo::new(conn.info.clone(), random, Some(request.protocol)),
+            conn,
+            request,
+            response: None,
+            trailers: None,
+            route: None,
+            internal: false,
+            random,
+            grpc_web: None,
+            permit: None,
+            books: None,
+            limits: Arc::default(),
+            local_body: String::new(),
+            has_request,
+        }
+    }
+
+    /// What log formats and header formatters read.
+    pub fn log_context(&self, log_type: LogType) -> LogContext<'_> {
+        LogContext {
+            request: self.has_request.then_some(&self.request),
+            response: self.response.as_ref(),
+            trailers: self.trailers.as_ref(),
+            local_reply_body: &self.local_body,
+            log_type,
+            route_metadata: self.route.as_ref().map(|m| &m.entry.metadata),
+            ..LogContext::new(&self.info)
+        }
+    }
+
+    /// All clusters, where the route forwards.
+    pub fn forward_clusters(&self) -> Option<Arc<crate::cluster::Clusters>> {
+        match &self.route.as_ref()?.entry.kind {
+            super::route::Kind::Forward(f) => Some(f.clusters.clone()),
+            _ => None,
+        }
+    }
+
+    /// Closes the books: stats and logs.
+    pub fn finish(mut self: Box<Self>, reason: EndReason) {
+        let now = Instant::now();
+        self.info.times.end = Some(now);
+        self.info.times.last_downstream_tx.get_or_insert(now);
+        let conn = self.conn.clone();
+        let stats = &conn.manager.stats;
+        match reason {
+            EndReason::Complete => {}
+            EndReason::DownstreamClosed => {
+                self.info.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+                self.info.details = Some("downstream_remote_disconnect".into());
+                stats.downstream_cx_destroy_remote_active_rq.inc();
+                stats.downstream_cx_destroy_active_rq.inc();
+            }
+            EndReason::DownstreamReset(_) => {
+                self.info.flags.set(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
+                self.info.details = Some("downstream_remote_reset".into());
+                stats.downstream_rq_rx_reset.inc();
+            }
+            EndReason::Expired(limit) => {
+                limit.record(&mut self);
+                self.info.details = Some(limit.details().into());
+            }
+            EndReason::Upstream(_) => {
+                self.info.flags.set(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
+                self.info.details = Some("upstream_reset_after_response_started{connection_termination}".into());
+            }
+        }
+        if let Some(books) = self.books.take()
+            && reason == EndReason::Complete
+        {
+            books.complete();
+        }
+        if self.info.response_code != 0 {
+            stats.codes.record(self.info.response_code);
+        }
+        stats.downstream_rq_time.record(now.duration_since(self.info.start).as_millis() as u64);
+        let logs = &self.conn.manager.access_logs;
+        if !logs.is_empty() {
+            logs.log(&self.log_context(LogType::DownstreamEnd));
+        }
+    }
+}
+
+impl Drop for StreamCtx {
+    fn drop(&mut self) {
+        self.conn.manager.stats.downstream_rq_active.dec();
+    }
+}

@@ -1,0 +1,20 @@
+//! Weft's proxy: an L4/L7 proxy that takes Envoy's configuration and keeps Envoy's observable behaviour.
+
+pub mod access_log;
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod drain;
+pub mod http;
+pub mod listener;
+pub mod logging;
+pub mod runtime;
+pub mod stats;
+pub mod stream_info;
+pub mod tcp;
+pub mod timer;
+pub mod transport;
+pub mod upstream;
+pub mod worker;

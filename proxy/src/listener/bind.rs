@@ -1,0 +1,109 @@
+//! Opening listening sockets.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use crate::config::{self, Address};
+
+/// A bound, listening, non-blocking socket.
+pub enum Bound {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// Unix.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Bound {
+    /// Another handle of the same socket.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn try_clone(&self) -> io::Result<Bound> {
+        Ok(match self {
+            Bound::Tcp(l) => Bound::Tcp(l.try_clone()?),
+            Bound::Unix(l) => Bound::Unix(l.try_clone()?),
+        })
+    }
+
+    /// The address it got.
+    pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Bound::Tcp(l) => l.local_addr().ok(),
+            Bound::Unix(_) => None,
+        }
+    }
+}
+
+/// Opens the socket of one address of a listener.
+///
+/// # Errors
+/// The operating system's; the caller names listener and address.
+pub fn bind(listener: &config::Listener, address: &config::ListenerAddress) -> io::Result<Bound> {
+    match &address.address {
+        Address::Ip(addr) => tcp(listener, address, *addr).map(Bound::Tcp),
+        Address::Pipe { path, mode } => unix(path, *mode, listener.backlog).map(Bound::Unix),
+        Address::Host { .. } => Err(io::Error::new(io::ErrorKind::InvalidInput, "a listener needs an IP address")),
+    }
+}
+
+fn tcp(
+    listener: &config::Listener,
+    address: &config::ListenerAddress,
+    addr: std::net::SocketAddr,
+) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if listener.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    if addr.is_ipv6() {
+        socket.set_only_v6(!address.ipv4_compat)?;
+    }
+    if listener.transparent {
+        socket.set_ip_transparent_v4(true)?;
+    }
+    if listener.freebind {
+        socket.set_freebind_v4(true)?;
+    }
+    if let Some(k) = listener.tcp_keepalive {
+        socket.set_tcp_keepalive(&keepalive(k))?;
+    }
+    socket.bind(&SockAddr::from(addr))?;
+    socket.listen(i32::try_from(listener.backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// Keepalive as the socket library takes it; what is absent stays the system's.
+pub fn keepalive(k: config::TcpKeepalive) -> socket2::TcpKeepalive {
+    let mut out = socket2::TcpKeepalive::new();
+    if let Some(t) = k.time {
+        out = out.with_time(t);
+    }
+    if let Some(i) = k.interval {
+        out = out.with_interval(i);
+    }
+    if let Some(p) = k.probes {
+        out = out.with_retries(p);
+    }
+    out
+}
+
+fn unix(path: &str, mode: u32, backlog: u32) -> io::Result<std::os::unix::net::UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    if let Some(name) = path.strip_prefix('@') {
+        socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
+    } else {
+        // A socket file left by a process that is gone would refuse the bind; one that still answers must not be taken.
+        if std::os::unix::net::UnixStream::connect(path).is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        socket.bind(&SockAddr::unix(path)?)?;
+        if mode != 0 {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+    }
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}

@@ -1,0 +1,3 @@
+//! TCP proxying.
+
+pub mod proxy;

@@ -1,0 +1,12 @@
+//! How bytes are carried: sockets, TLS, and the relay between two connections.
+//!
+//! Owns the byte streams, the TLS contexts and the copying. It knows nothing of protocols above: no HTTP, no clusters, no
+//! listeners. Runs on: workers; contexts are built on the control thread.
+
+mod copy;
+mod splice;
+pub mod stream;
+pub mod tls;
+
+pub use copy::{RelayEnd, RelayOptions, RelayOutcome, relay};
+pub use stream::Stream;

@@ -1,0 +1,202 @@
+//! One attempt of a request: a host's connection, the head sent, the response's head awaited.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{Method, header};
+use tokio::time::Instant;
+
+use super::pool::{self, Ask, Checkout};
+use super::{PoolError, connector};
+use crate::cluster::{Cluster, Host};
+use crate::config::UpstreamProtocol;
+use crate::http::body::{Body, BodyError};
+use crate::http::h1::Framing;
+use crate::http::h1::client::ExchangeError;
+use crate::http::head::{RequestHead, ResponseHead};
+use crate::http::retry::Failure;
+use crate::stream_info::{Protocol, StreamInfo};
+
+/// What an attempt holds while it lives: the counts of requests under way.
+pub struct Books {
+    /// Cluster.
+    pub cluster: Arc<Cluster>,
+    /// Host.
+    pub host: Arc<Host>,
+    started: Instant,
+}
+
+impl Books {
+    /// Opens them.
+    pub fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
+        cluster.stats.upstream_rq_active.inc();
+        host.active.fetch_add(1, Ordering::Relaxed);
+        host.rq_total.fetch_add(1, Ordering::Relaxed);
+        Books { cluster: cluster.clone(), host: host.clone(), started: Instant::now() }
+    }
+
+    /// Records the time of a whole exchange.
+    pub fn complete(&self) {
+        self.cluster.stats.upstream_rq_time.record(self.started.elapsed().as_millis() as u64);
+    }
+}
+
+impl Drop for Books {
+    fn drop(&mut self) {
+        self.cluster.stats.upstream_rq_active.dec();
+        self.host.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A failed attempt.
+pub struct Failed {
+    /// How.
+    pub failure: Failure,
+    /// The head went out.
+    pub sent: bool,
+    /// It lost the race with an idle close: nothing of a response was read on a connection that had served before.
+    pub idle_race: bool,
+}
+
+impl From<PoolError> for Failed {
+    fn from(e: PoolError) -> Self {
+        let failure = match e {
+            PoolError::Overflow => Failure::Overflow,
+            PoolError::Connect { reason, timeout } => Failure::Connect { reason, timeout },
+        };
+        Failed { failure, sent: false, idle_race: false }
+    }
+}
+
+/// Where an attempt goes.
+pub struct Via<'a> {
+    /// Cluster.
+    pub cluster: &'a Arc<Cluster>,
+    /// Host.
+    pub host: &'a Arc<Host>,
+    /// Worker.
+    pub worker: usize,
+    /// High priority.
+    pub high: bool,
+}
+
+/// Sends a request and waits for the head of its response.
+///
+/// # Errors
+/// How it failed; nothing of a response was passed on.
+///
+/// # Cancel safety
+/// Dropped, it gives up the attempt and closes or resets what it used.
+pub async fn send(
+    via: &Via<'_>,
+    head: &RequestHead,
+    body: Body,
+    info: &mut StreamInfo,
+) -> Result<(ResponseHead, Body), Failed> {
+    let protocol = via.cluster.config.protocol;
+    let sni = via.cluster.config.auto_sni.then(|| head.authority.as_ref()?.to_str().ok()).flatten();
+    let sni = sni.map(|s| crate::http::manager::split_port(s).0);
+    let asked = Instant::now();
+    info.times.upstream_connect_start = Some(asked);
+    let h2 = match protocol {
+        UpstreamProtocol::Http1 => false,
+        UpstreamProtocol::Http2 | UpstreamProtocol::Auto => true,
+        UpstreamProtocol::Downstream => head.protocol == Protocol::Http2,
+    };
+    let connect = connector::Options { sni, alpn_decides: protocol == UpstreamProtocol::Auto, h2: Some(h2) };
+    let ask = Ask { cluster: via.cluster, host: via.host, worker: via.worker, high: via.high, connect: &connect };
+    let checkout = if h2 {
+        pool::http2(&ask, protocol == UpstreamProtocol::Auto).await?
+    } else {
+        Checkout::H1(pool::http1(&ask).await?)
+    };
+    via.cluster.stats.upstream_rq_total.inc();
+    let now = Instant::now();
+    info.upstream.pool_ready = Some(now - asked);
+    info.times.first_upstream_tx = Some(now);
+    let result = match checkout {
+        Checkout::H1(conn) => http1(conn, head, body, info).await,
+        Checkout::H2(slot) => http2(slot, head, body, info).await,
+    };
+    info.times.first_upstream_rx = Some(Instant::now());
+    result
+}
+
+async fn http1(
+    mut conn: Box<crate::http::h1::client::H1Conn>,
+    head: &RequestHead,
+    body: Body,
+    info: &mut StreamInfo,
+) -> Result<(ResponseHead, Body), Failed> {
+    info.upstream.protocol = Some(Protocol::Http11);
+    info.upstream.connection_id = conn.home().id;
+    info.upstream.local.clone_from(&conn.home().local);
+    info.upstream.tls = conn.stream().tls_info();
+    conn.start(head, request_framing(head, &body), body);
+    info.upstream.requests_on_connection = conn.served();
+    let result = poll_fn(|cx| conn.poll_head(cx)).await;
+    info.bytes.upstream_wire_sent = conn.wire_sent;
+    info.bytes.upstream_wire_received = conn.wire_received();
+    match result {
+        Ok(response) if conn.body_done() && conn.is_reusable() => {
+            conn.finish();
+            Ok((response, Body::Empty))
+        }
+        Ok(response) => Ok((response, Body::H1(conn))),
+        Err(e) => {
+            let sent = conn.wire_sent > 0;
+            Err(match e {
+                ExchangeError::Closed { idle_race } => Failed { failure: Failure::Closed, sent, idle_race },
+                ExchangeError::Protocol(_) => {
+                    conn.home().cluster().stats.upstream_cx_protocol_error.inc();
+                    Failed { failure: Failure::Protocol, sent, idle_race: false }
+                }
+                ExchangeError::Upload(e) => Failed { failure: Failure::Upload(e), sent, idle_race: false },
+            })
+        }
+    }
+}
+
+async fn http2(
+    slot: crate::http::h2::client::H2Slot,
+    head: &RequestHead,
+    body: Body,
+    info: &mut StreamInfo,
+) -> Result<(ResponseHead, Body), Failed> {
+    info.upstream.protocol = Some(Protocol::Http2);
+    info.upstream.connection_id = slot.id();
+    info.upstream.local = slot.local().cloned();
+    info.upstream.tls = slot.tls().cloned();
+    let failed = |e: BodyError, sent: bool| Failed { failure: failure(e), sent, idle_race: false };
+    let mut exchange = slot.start(head, body).map_err(|e| failed(e, false))?;
+    match poll_fn(|cx| exchange.poll_head(cx)).await {
+        Ok(response) if exchange.is_end() => Ok((response, Body::H2(exchange))),
+        Ok(response) => Ok((response, Body::H2(exchange))),
+        Err(e) => Err(failed(e, true)),
+    }
+}
+
+fn failure(e: BodyError) -> Failure {
+    match e {
+        BodyError::Closed => Failure::Closed,
+        BodyError::Reset(h2::Reason::PROTOCOL_ERROR) | BodyError::Protocol => Failure::Protocol,
+        BodyError::Reset(r) => Failure::Reset(r),
+        other => Failure::Upload(other),
+    }
+}
+
+/// How a request's body is framed for an HTTP/1 upstream.
+fn request_framing(head: &RequestHead, body: &Body) -> Framing {
+    if head.upgrade.is_some() || head.method == Method::CONNECT {
+        return Framing::UntilClose;
+    }
+    let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+    match (length, body.exact_len()) {
+        (Some(0), _) => Framing::None,
+        (Some(n), _) => Framing::Length(n),
+        (None, Some(0)) => Framing::None,
+        (None, Some(n)) => Framing::Length(n),
+        (None, None) => Framing::Chunked,
+    }
+}

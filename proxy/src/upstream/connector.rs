@@ -1,0 +1,94 @@
+//! Opening a transport to a host: address, socket options, time limit, TLS.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::PoolError;
+use crate::cluster::{Cluster, Host, Transport};
+use crate::config::Address;
+use crate::transport::Stream;
+use crate::transport::tls::ConnectOptions;
+
+/// ALPN of a cluster that speaks HTTP/1, HTTP/2, or either.
+const ALPN_H1: &[&[u8]] = &[b"http/1.1"];
+const ALPN_H2: &[&[u8]] = &[b"h2"];
+const ALPN_AUTO: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// What a request wants of a new connection.
+#[derive(Default)]
+pub struct Options<'a> {
+    /// SNI in place of the configured one (`auto_sni`).
+    pub sni: Option<&'a str>,
+    /// ALPN offers both protocols and its answer decides.
+    pub alpn_decides: bool,
+    /// The codec above speaks HTTP/2; `None`: it is not HTTP.
+    pub h2: Option<bool>,
+}
+
+/// Connects.
+///
+/// # Errors
+/// What failed, as `%UPSTREAM_TRANSPORT_FAILURE_REASON%` and response-code details have it.
+pub async fn connect(cluster: &Arc<Cluster>, host: &Arc<Host>, options: &Options<'_>) -> Result<Stream, PoolError> {
+    let began = tokio::time::Instant::now();
+    let result = tokio::time::timeout(cluster.config.connect_timeout, open(cluster, host, options)).await;
+    let error = match result {
+        Ok(Ok(stream)) => {
+            cluster.stats.upstream_cx_connect_ms.record(began.elapsed().as_millis() as u64);
+            return Ok(stream);
+        }
+        Ok(Err(reason)) => PoolError::Connect { reason: reason.into(), timeout: false },
+        Err(_) => {
+            cluster.stats.upstream_cx_connect_timeout.inc();
+            PoolError::Connect { reason: "".into(), timeout: true }
+        }
+    };
+    cluster.stats.upstream_cx_connect_fail.inc();
+    host.cx_connect_fail.fetch_add(1, Ordering::Relaxed);
+    Err(error)
+}
+
+fn describe(e: &std::io::Error) -> String {
+    let text = match e.kind() {
+        std::io::ErrorKind::ConnectionRefused => "Connection refused".to_owned(),
+        _ => e.to_string(),
+    };
+    format!("delayed connect error: {text}")
+}
+
+async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<Stream, String> {
+    let stream = socket(host).await.map_err(|e| describe(&e))?;
+    let Transport::Tls(tls) = cluster.transports.of(&host.metadata) else { return Ok(stream) };
+    let alpn = match (options.alpn_decides, options.h2) {
+        (true, _) => ALPN_AUTO,
+        (_, Some(true)) => ALPN_H2,
+        (_, Some(false)) => ALPN_H1,
+        (_, None) => &[],
+    };
+    let alpn: Vec<Vec<u8>> = alpn.iter().map(|p| p.to_vec()).collect();
+    let sans: Vec<String> = match options.sni {
+        Some(name) if cluster.config.auto_san_validation => vec![name.to_owned()],
+        _ => Vec::new(),
+    };
+    let connect = ConnectOptions {
+        server_name: options.sni,
+        host_name: (!host.hostname.is_empty()).then_some(&*host.hostname),
+        san_override: &sans,
+        alpn_override: options.alpn_decides.then_some(alpn.as_slice()),
+        alpn_fallback: &alpn,
+    };
+    let (stream, _) = tls.connect(stream, connect).await.map_err(|e| e.reason.into_owned())?;
+    Ok(stream)
+}
+
+async fn socket(host: &Host) -> std::io::Result<Stream> {
+    match &host.address {
+        Address::Ip(a) => {
+            let s = tokio::net::TcpStream::connect(a).await?;
+            s.set_nodelay(true)?;
+            Ok(Stream::Tcp(s))
+        }
+        Address::Pipe { path, .. } => Ok(Stream::Unix(tokio::net::UnixStream::connect(path).await?)),
+        Address::Host { .. } => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "unresolved host name")),
+    }
+}

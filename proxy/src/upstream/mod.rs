@@ -1,0 +1,21 @@
+//! Upstream connections: connecting, pooling, and one attempt of a request.
+
+pub mod attempt;
+pub mod connector;
+pub mod pool;
+
+use std::borrow::Cow;
+
+/// Why no connection could be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolError {
+    /// A circuit breaker is open.
+    Overflow,
+    /// Connecting failed.
+    Connect {
+        /// For logs: what failed.
+        reason: Cow<'static, str>,
+        /// It was the time that ran out.
+        timeout: bool,
+    },
+}

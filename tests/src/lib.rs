@@ -1,0 +1,23 @@
+//! The harness of the end-to-end tests.
+//!
+//! It starts a real proxy process, Envoy or weft-proxy, on the same bootstrap, puts scripted upstreams behind it and
+//! scripted clients before it, and writes down what both sides saw. Nothing here knows how a proxy works inside.
+//!
+//! Every wait has a deadline and no test waits for time to pass: see [`wait::eventually`].
+#![allow(clippy::large_futures, reason = "a test holds its buffers where it likes")]
+
+pub mod admin;
+pub mod client;
+pub mod config;
+pub mod frames;
+pub mod gaps;
+pub mod h2_client;
+pub mod locate;
+pub mod message;
+pub mod parity;
+pub mod ports;
+pub mod proxy;
+pub mod tls;
+pub mod upstream;
+pub mod wait;
+pub mod world;

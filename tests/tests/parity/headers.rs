@@ -1,0 +1,246 @@
+//! Header mutations at all levels, request ids, via, server, local replies.
+
+use anyhow::Result;
+use weft_tests::config::Config;
+use weft_tests::parity::{Group, get, h1, request, run};
+
+const LEVELS: &str = r#"
+    route_config:
+      request_headers_to_add: [{header: {key: x-order, value: config}}]
+      response_headers_to_add: [{header: {key: x-order, value: config}}]
+      MOST
+      virtual_hosts:
+      - name: all
+        domains: ["*"]
+        request_headers_to_add: [{header: {key: x-order, value: vhost}}]
+        response_headers_to_add: [{header: {key: x-order, value: vhost}}]
+        request_headers_to_remove: [x-drop-vhost]
+        response_headers_to_remove: [x-up-drop]
+        routes:
+        - match: {prefix: "/levels"}
+          request_headers_to_add: [{header: {key: x-order, value: route}}]
+          response_headers_to_add: [{header: {key: x-order, value: route}}]
+          request_headers_to_remove: [x-drop, "X-Drop-Upper"]
+          route:
+            weighted_clusters:
+              clusters:
+              - name: a
+                weight: 1
+                request_headers_to_add: [{header: {key: x-order, value: weight}}]
+                response_headers_to_add: [{header: {key: x-order, value: weight}}]
+        - match: {prefix: "/actions"}
+          request_headers_to_add:
+          - {header: {key: x-append, value: new}, append_action: APPEND_IF_EXISTS_OR_ADD}
+          - {header: {key: x-if-absent, value: new}, append_action: ADD_IF_ABSENT}
+          - {header: {key: x-overwrite, value: new}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}
+          - {header: {key: x-only-if, value: new}, append_action: OVERWRITE_IF_EXISTS}
+          - {header: {key: x-empty, value: "%REQ(x-none)%"}}
+          - {header: {key: x-keep-empty, value: ""}, keep_empty_value: true}
+          - {header: {key: x-legacy, value: new}, append: false}
+          response_headers_to_add:
+          - {header: {key: x-append, value: new}, append_action: APPEND_IF_EXISTS_OR_ADD}
+          - {header: {key: x-if-absent, value: new}, append_action: ADD_IF_ABSENT}
+          - {header: {key: x-overwrite, value: new}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}
+          - {header: {key: x-only-if, value: new}, append_action: OVERWRITE_IF_EXISTS}
+          route: {cluster: a}
+        - match: {prefix: "/operators"}
+          request_headers_to_add:
+          - {header: {key: x-protocol, value: "%PROTOCOL%"}}
+          - {header: {key: x-req, value: "%REQ(x-in)%"}}
+          - {header: {key: x-req-alt, value: "%REQ(x-none?x-in)%"}}
+          - {header: {key: x-req-len, value: "%REQ(x-in):3%"}}
+          - {header: {key: x-remote, value: "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"}}
+          - {header: {key: x-local, value: "%DOWNSTREAM_LOCAL_ADDRESS%"}}
+          - {header: {key: x-local-port, value: "%DOWNSTREAM_LOCAL_PORT%"}}
+          - {header: {key: x-percent, value: "100%%"}}
+          - {header: {key: x-mixed, value: "a-%REQ(:method)%-%REQ(:path)%-z"}}
+          - {header: {key: x-route, value: "%ROUTE_NAME%"}}
+          - {header: {key: x-vhost, value: "%VIRTUAL_CLUSTER_NAME%"}}
+          - {header: {key: x-upstream, value: "%UPSTREAM_REMOTE_ADDRESS%"}}
+          - {header: {key: x-environment, value: "%ENVIRONMENT(WEFT_NOT_SET)%"}}
+          - {header: {key: x-meta, value: "%METADATA(ROUTE:com.test:key)%"}}
+          metadata: {filter_metadata: {com.test: {key: value}}}
+          name: operators
+          response_headers_to_add:
+          - {header: {key: x-code, value: "%RESPONSE_CODE%"}}
+          - {header: {key: x-resp, value: "%RESP(x-up)%"}}
+          - {header: {key: x-cluster, value: "%UPSTREAM_CLUSTER%"}}
+          - {header: {key: x-host, value: "%UPSTREAM_HOST%"}}
+          - {header: {key: x-details, value: "%RESPONSE_CODE_DETAILS%"}}
+          - {header: {key: x-bytes, value: "%BYTES_RECEIVED%"}}
+          route: {cluster: a}
+        - match: {prefix: "/host"}
+          request_headers_to_add: [{header: {key: x-authority, value: "%REQ(:authority)%"}}]
+          route: {cluster: a, auto_host_rewrite: true}
+        - match: {prefix: "/direct"}
+          request_headers_to_add: [{header: {key: x-order, value: route}}]
+          response_headers_to_add: [{header: {key: x-order, value: route}}]
+          direct_response: {status: 200, body: {inline_string: direct}}
+        - {match: {prefix: "/"}, route: {cluster: a}}
+    "#;
+
+fn levels(name: &str, most: &str) -> Result<()> {
+    let config = Config::new().http("http", &LEVELS.replace("MOST", most)).cluster("a", "");
+    let group = Group::new(name, config)
+        .step(
+            "levels",
+            get(
+                "http",
+                "/levels",
+                &[
+                    "x-order: client",
+                    "x-drop: 1",
+                    "x-drop-upper: 1",
+                    "x-drop-vhost: 1",
+                    "x-script: 200,h=x-order:upstream,h=x-up-drop:1",
+                ],
+            ),
+        )
+        .step("direct", get("http", "/direct", &[]))
+        .step("no-route-levels", request("http", "CONNECT", "host:1", &[], ""))
+        .step(
+            "actions-present",
+            get(
+                "http",
+                "/actions",
+                &[
+                    "x-append: old",
+                    "x-if-absent: old",
+                    "x-overwrite: old",
+                    "x-overwrite: old2",
+                    "x-only-if: old",
+                    "x-legacy: old",
+                    "x-script: 200,h=x-append:old,h=x-if-absent:old,h=x-overwrite:old,h=x-only-if:old",
+                ],
+            ),
+        )
+        .step("actions-absent", get("http", "/actions", &[]))
+        .step("operators", get("http", "/operators?q=1", &["x-in: abcdef", "x-script: 200,h=x-up:value"]))
+        .step("operators-absent", get("http", "/operators", &[]))
+        .step("authority", get("http", "/host", &[]));
+    run(&group)
+}
+
+#[test]
+fn mutations() -> Result<()> {
+    levels("mutations", "")
+}
+
+#[test]
+fn mutations_most_specific() -> Result<()> {
+    levels("mutations-most-specific", "most_specific_header_mutations_wins: true")
+}
+
+const ONE_ROUTE: &str = r#"
+    route_config:
+      virtual_hosts:
+      - name: all
+        domains: ["*"]
+        routes: [{match: {prefix: "/"}, route: {cluster: a}}]
+    "#;
+
+fn with(fields: &str) -> String {
+    let margin = "    ";
+    let more: String = fields.lines().map(|line| format!("{margin}{line}\n")).collect();
+    format!("{}\n{more}", ONE_ROUTE.trim_end())
+}
+
+#[test]
+fn identity_headers() -> Result<()> {
+    let config = Config::new()
+        .http("plain", ONE_ROUTE)
+        .http("named", &with("server_name: mine\nvia: edge"))
+        .http("append", &with("server_header_transformation: APPEND_IF_ABSENT"))
+        .http("pass", &with("server_header_transformation: PASS_THROUGH"))
+        .http("keep-id", &with("preserve_external_request_id: true\nalways_set_request_id_in_response: true\nuse_remote_address: true"))
+        .http("no-id", &with("generate_request_id: false"))
+        .http("edge", &with("use_remote_address: true\ninternal_address_config: {cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}"))
+        .http("proper", &with("http_protocol_options: {header_key_format: {proper_case_words: {}}}"))
+        .http(
+            "preserve",
+            &with("http_protocol_options: {header_key_format: {stateful_formatter: {name: p, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}}"),
+        )
+        .http("underscores", &with("common_http_protocol_options: {headers_with_underscores_action: REJECT_REQUEST}"))
+        .http("underscores-drop", &with("common_http_protocol_options: {headers_with_underscores_action: DROP_HEADER}"))
+        .http("scheme", &with("scheme_header_transformation: {scheme_to_overwrite: https}"))
+        .cluster("a", "");
+    let up = "x-script: 200,h=server:upstream,h=Via:1.1 up,h=X-Mixed-Case:v,h=x_under:1";
+    let mut group = Group::new("identity", config);
+    for listener in [
+        "plain",
+        "named",
+        "append",
+        "pass",
+        "keep-id",
+        "no-id",
+        "edge",
+        "proper",
+        "preserve",
+        "underscores-drop",
+        "scheme",
+    ] {
+        group = group.step(
+            listener,
+            get(listener, "/", &[up, "x-request-id: mine", "Via: 1.0 client", "X-Mixed-Case: v", "x_under: 1"]),
+        );
+        group = group.step(&format!("{listener}-bare"), get(listener, "/", &[]));
+    }
+    let group = group
+        .step("underscores", get("underscores", "/", &["x_under: 1"]))
+        .step("hop-by-hop", get("plain", "/", &["connection: x-gone, keep-alive", "keep-alive: 5", "x-gone: 1", "proxy-connection: x", "te: trailers", "upgrade-insecure-requests: 1"]))
+        .step("te-gzip", get("plain", "/", &["te: gzip"]))
+        .step("envoy-headers-external", get("plain", "/", &["x-envoy-internal: true", "x-envoy-retry-on: 5xx", "x-envoy-attempt-count: 9", "x-envoy-unknown: 1", "x-envoy-original-path: /x", "x-envoy-decorator-operation: op", "x-envoy-external-address: 1.2.3.4", "x-envoy-downstream-service-cluster: c", "x-envoy-upstream-rq-timeout-ms: 100"]))
+        .step("envoy-headers-edge", get("edge", "/", &["x-envoy-internal: true", "x-envoy-retry-on: 5xx", "x-envoy-attempt-count: 9", "x-envoy-unknown: 1", "x-envoy-original-path: /x", "x-envoy-decorator-operation: op", "x-envoy-external-address: 1.2.3.4", "x-envoy-downstream-service-cluster: c", "x-envoy-upstream-rq-timeout-ms: 100"]))
+        .step("cookies", get("plain", "/", &["cookie: a=b", "cookie: c=d", "x-script: 200,h=set-cookie:a=b,h=set-cookie:c=d"]))
+        .step("repeated", get("plain", "/", &["accept: a", "accept: b", "x-r: 1", "x-r: 2"]))
+        .step("empty-value", get("plain", "/", &["x-empty:", "x-spaces:    a  b   "]))
+        .step("latin1", h1("plain", "GET / HTTP/1.1\nhost: a\nx-l: caf\u{e9}\n\n"))
+        .step("response-hop-by-hop", get("plain", "/", &["x-script: 200,h=keep-alive:5,h=connection:keep-alive,h=proxy-authenticate:basic,h=x-envoy-upstream-service-time:77,h=date:yesterday"]));
+    run(&group)
+}
+
+#[test]
+fn local_replies() -> Result<()> {
+    let mapper = r#"
+local_reply_config:
+  body_format: {json_format: {code: "%RESPONSE_CODE%", body: "%LOCAL_REPLY_BODY%", path: "%REQ(:path)%"}}
+  mappers:
+  - filter: {status_code_filter: {comparison: {op: EQ, value: {default_value: 404, runtime_key: a}}}}
+    status_code: 410
+    body: {inline_string: "gone"}
+    headers_to_add: [{header: {key: x-mapped, value: "%RESPONSE_CODE%"}}]
+  - filter: {response_flag_filter: {flags: [UF]}}
+    status_code: 599
+    body_format_override: {text_format_source: {inline_string: "flags %RESPONSE_FLAGS%: %LOCAL_REPLY_BODY%\n"}, content_type: "text/x-mine"}
+  - filter: {header_filter: {header: {name: x-plain, string_match: {exact: "1"}}}}
+    body_format_override: {text_format: "plain %RESPONSE_CODE%"}"#;
+    let route = r#"
+    route_config:
+      virtual_hosts:
+      - name: all
+        domains: ["all.test"]
+        routes:
+        - {match: {path: "/direct"}, direct_response: {status: 404, body: {inline_string: direct}}}
+        - {match: {path: "/dead"}, route: {cluster: dead}}
+        - {match: {path: "/none"}, route: {cluster: none}}
+        - {match: {path: "/up"}, route: {cluster: a}}
+    "#;
+    let more: String = mapper.lines().map(|line| format!("    {line}\n")).collect();
+    let config = Config::new()
+        .http("http", &format!("{}\n{more}", route.trim_end()))
+        .cluster("a", "")
+        .cluster("dead", "")
+        .cluster_of("none", &[], "");
+    let host = "host: all.test";
+    let group = Group::new("local-replies", config)
+        .step("no-route", get("http", "/x", &[host]))
+        .step("no-virtual-host", get("http", "/x", &[]))
+        .step("direct", get("http", "/direct", &[host]))
+        .step("connect-failure", get("http", "/dead", &[host]))
+        .step("no-host", get("http", "/none", &[host]))
+        .step("by-header", get("http", "/none", &[host, "x-plain: 1"]))
+        .step("upstream-404-is-not-local", get("http", "/up", &[host, "x-script: 404,body=theirs"]))
+        .step("grpc", request("http", "POST", "/none", &[host, "content-type: application/grpc"], "x"))
+        .step("head", request("http", "HEAD", "/none", &[host], ""));
+    run(&group)
+}
