@@ -59,15 +59,22 @@ fn descriptor_set_path() -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     // Without the filter, cargo wants the packages of all platforms, which nobody has downloaded.
     let target = env::var("TARGET").map_err(|e| format!("TARGET: {e}"))?;
-    let output = Command::new(cargo)
-        .args(["metadata", "--offline", "--format-version", "1", "--filter-platform", &target])
-        .output()
-        .map_err(|e| format!("cannot run cargo metadata: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)));
-    }
+    // Offline is the rule: what is built has been downloaded. But cargo metadata resolves the whole workspace, and a fresh
+    // machine that builds one of its packages has not got what only the others need; then it may download that.
+    let run = |offline: &[&str]| {
+        let output = Command::new(&cargo)
+            .args(["metadata", "--format-version", "1", "--filter-platform", &target])
+            .args(offline)
+            .output()
+            .map_err(|e| format!("cannot run cargo metadata: {e}"))?;
+        match output.status.success() {
+            true => Ok(output.stdout),
+            false => Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr))),
+        }
+    };
+    let stdout = run(&["--offline"]).or_else(|_| run(&[]))?;
     let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata: {e}"))?;
+        serde_json::from_slice(&stdout).map_err(|e| format!("cargo metadata: {e}"))?;
     let manifest = metadata["packages"]
         .as_array()
         .into_iter()
