@@ -73,8 +73,7 @@ fn descriptor_set_path() -> Result<PathBuf> {
         }
     };
     let stdout = run(&["--offline"]).or_else(|_| run(&[]))?;
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&stdout).map_err(|e| format!("cargo metadata: {e}"))?;
+    let metadata: serde_json::Value = serde_json::from_slice(&stdout).map_err(|e| format!("cargo metadata: {e}"))?;
     let manifest = metadata["packages"]
         .as_array()
         .into_iter()

@@ -106,10 +106,9 @@ pub async fn send(
     };
     let connect = connector::Options { sni, alpn_decides: protocol == UpstreamProtocol::Auto, h2: Some(h2) };
     let ask = Ask { cluster: via.cluster, host: via.host, worker: via.worker, high: via.high, connect: &connect };
-    let checkout = if h2 {
-        pool::http2(&ask, protocol == UpstreamProtocol::Auto).await?
-    } else {
-        Checkout::H1(pool::http1(&ask).await?)
+    let checkout = match pool::ready(&ask, h2) {
+        Some(c) => c,
+        None => Box::pin(pool::checkout(&ask, h2, protocol == UpstreamProtocol::Auto)).await?,
     };
     via.cluster.stats.upstream_rq_total.inc();
     let now = Instant::now();

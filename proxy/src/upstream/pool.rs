@@ -51,6 +51,11 @@ enum Turn {
 }
 
 impl HostPool {
+    fn reserve_h2(&mut self) -> Option<H2Slot> {
+        self.h2.retain(H2Handle::is_open);
+        self.h2.iter().find_map(H2Handle::reserve)
+    }
+
     /// Takes out everything idle; the caller drops it outside the lock.
     pub fn close_idle(&mut self) -> Vec<Box<H1Conn>> {
         self.h2.retain(|h| {
@@ -212,17 +217,24 @@ pub struct Ask<'a> {
     pub connect: &'a connector::Options<'a>,
 }
 
-/// An HTTP/1 connection: an idle one, or a new one.
+/// A connection that is at hand. Apart from [`checkout`], whose future is large: most requests never need it.
+pub fn ready(ask: &Ask<'_>, h2: bool) -> Option<Checkout> {
+    let mut pool = ask.host.pool(ask.worker).lock();
+    if h2 { pool.reserve_h2().map(Checkout::H2) } else { pool.idle.pop().map(|parked| Checkout::H1(parked.conn)) }
+}
+
+/// A connection for a request: one at hand, or a new one. With `auto`, of the protocol that ALPN chooses.
 ///
 /// # Errors
 /// A circuit breaker is open, or connecting failed.
 ///
 /// # Cancel safety
 /// Dropped, it gives back what it holds; a connect under way is given up.
-pub async fn http1(ask: &Ask<'_>) -> Result<Box<H1Conn>, PoolError> {
-    if let Some(parked) = ask.host.pool(ask.worker).lock().idle.pop() {
-        return Ok(parked.conn);
-    }
+pub async fn checkout(ask: &Ask<'_>, h2: bool, auto: bool) -> Result<Checkout, PoolError> {
+    if h2 { http2(ask, auto).await } else { http1(ask).await.map(Checkout::H1) }
+}
+
+async fn http1(ask: &Ask<'_>) -> Result<Box<H1Conn>, PoolError> {
     let breaker = ask.cluster.breaker(ask.high);
     let stats = &ask.cluster.stats;
     let Some(_pending) = breaker.acquire(Resource::Pending) else {
@@ -327,19 +339,14 @@ pub enum Checkout {
     H2(H2Slot),
 }
 
-/// An HTTP/2 connection with a free stream. With `auto`, HTTP/1 where ALPN chose that.
-///
-/// # Errors
-/// A circuit breaker is open, or connecting failed.
-pub async fn http2(ask: &Ask<'_>, auto: bool) -> Result<Checkout, PoolError> {
+async fn http2(ask: &Ask<'_>, auto: bool) -> Result<Checkout, PoolError> {
     let stats = &ask.cluster.stats;
     let breaker = ask.cluster.breaker(ask.high);
     let mut pending = None;
     loop {
         let next = {
             let mut pool = ask.host.pool(ask.worker).lock();
-            pool.h2.retain(H2Handle::is_open);
-            if let Some(h) = pool.h2.iter().find_map(H2Handle::reserve) {
+            if let Some(h) = pool.reserve_h2() {
                 return Ok(Checkout::H2(h));
             }
             if pool.h2_connecting {

@@ -103,10 +103,11 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: Gathered<Stream
                 }
                 let alive = active.clone();
                 let conn = conn.clone();
-                tokio::spawn(async move {
+                // Boxed: the runtime copies a task when it starts and when it ends.
+                tokio::spawn(Box::pin(async move {
                     stream(request, respond, conn).await;
                     drop(alive);
-                });
+                }));
             }
             Event::Accepted(Some(Err(e))) => {
                 if !e.is_io() {
@@ -161,8 +162,7 @@ impl<F: Future<Output = ()>> PollDrain for std::pin::Pin<&mut F> {
 
 /// Serves one stream.
 async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, conn: Arc<HttpConn>) {
-    let manager = conn.manager.clone();
-    let mut clock = Clock::new(Arc::default(), &manager.config);
+    let mut clock = Clock::new(Arc::default(), &conn.manager.config);
     let mut timer = LazyTimer::default();
     let (head, body) = match split(request, &conn, &clock.shared) {
         Ok(parts) => parts,
@@ -172,9 +172,28 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
         }
     };
     let no_body = head.method == Method::HEAD;
+    match answer(head, body, conn, &mut respond, &mut clock, &mut timer).await {
+        Ok(reply) => {
+            clock.shared.touch();
+            send(reply, respond, no_body, clock, timer).await;
+        }
+        Err(Some(reason)) => respond.send_reset(reason),
+        Err(None) => {}
+    }
+}
+
+/// The answer to a request. `Err`: the stream is reset by us, or was by the client.
+async fn answer(
+    head: RequestHead,
+    body: Body,
+    conn: Arc<HttpConn>,
+    respond: &mut SendResponse<Bytes>,
+    clock: &mut Clock,
+    timer: &mut LazyTimer,
+) -> Result<Reply, Option<Reason>> {
     let handler = conn.handle(head, body, 0, clock.shared.clone());
     tokio::pin!(handler);
-    let answer = poll_fn(|cx| {
+    poll_fn(|cx| {
         if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
             return Poll::Ready(Ok(reply));
         }
@@ -191,15 +210,7 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             Poll::Pending => Poll::Ready(Err(Some(Reason::CANCEL))),
         }
     })
-    .await;
-    match answer {
-        Ok(reply) => {
-            clock.shared.touch();
-            send(reply, respond, no_body, clock, timer).await;
-        }
-        Err(Some(reason)) => respond.send_reset(reason),
-        Err(None) => {}
-    }
+    .await
 }
 
 /// Writes an answer.
