@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::access_log::FlushOptions;
 use crate::admin::CommandLineOptions;
 
 /// A small and fast L4/L7 proxy that takes Envoy's configuration.
@@ -66,6 +67,12 @@ pub struct Args {
     /// Refuse unknown fields of dynamic configuration
     #[arg(long)]
     pub reject_unknown_dynamic_fields: bool,
+    /// Write access logs at least this often, in milliseconds [default: 1000]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub file_flush_interval_msec: Option<u64>,
+    /// Write an access log as soon as this much of it waits, in KiB [default: 64]
+    #[arg(long, value_name = "KB")]
+    pub file_flush_min_size_kb: Option<u32>,
     /// Accepted for compatibility
     #[arg(long, value_name = "N")]
     pub base_id: Option<u32>,
@@ -112,10 +119,6 @@ pub struct Accepted {
     pub skip_deprecated_logs: bool,
     #[arg(long, hide = true, value_name = "V")]
     pub local_address_ip_version: Option<String>,
-    #[arg(long, hide = true, value_name = "MS")]
-    pub file_flush_interval_msec: Option<u64>,
-    #[arg(long, hide = true, value_name = "KB")]
-    pub file_flush_min_size_kb: Option<u64>,
 }
 
 /// What to do with the configuration.
@@ -143,6 +146,15 @@ impl Args {
     /// Longest drain.
     pub fn drain_time(&self) -> Duration {
         Duration::from_secs(self.drain_time_s)
+    }
+
+    /// When access logs are written.
+    pub fn flush(&self) -> FlushOptions {
+        let defaults = FlushOptions::default();
+        FlushOptions {
+            bytes: self.file_flush_min_size_kb.map_or(defaults.bytes, |kb| (kb as usize).saturating_mul(1024)),
+            interval: self.file_flush_interval_msec.map_or(defaults.interval, Duration::from_millis),
+        }
     }
 
     /// The level filter of the log: Envoy's words as this program's.
@@ -181,6 +193,7 @@ impl Args {
             service_zone: text(&self.service_zone),
             drain_time: self.drain_time(),
             drain_strategy: if self.drain_strategy == DrainStrategy::Gradual { "Gradual" } else { "Immediate" },
+            file_flush_interval: self.flush().interval,
             parent_shutdown_time: self
                 .parent_shutdown_time_s
                 .map_or(defaults.parent_shutdown_time, Duration::from_secs),
@@ -255,10 +268,13 @@ mod tests {
             "3",
             "--parent-shutdown-time-s",
             "5",
+            "--file-flush-interval-msec",
+            "20",
         ])
         .unwrap();
         assert_eq!((a.workers(), a.mode, a.drain_strategy), (2, Mode::InitOnly, DrainStrategy::Immediate));
         assert_eq!(a.level_filter().unwrap(), "warn,weft_proxy::http=debug,weft_proxy::upstream=off");
+        assert_eq!((a.flush().interval, a.flush().bytes), (Duration::from_millis(20), 64 << 10));
         let bad = Args::try_parse_from(["weft-proxy", "-l", "loud"]).unwrap();
         assert!(bad.level_filter().unwrap_err().contains("loud"));
     }

@@ -48,6 +48,7 @@ fn run(args: &Args) -> Result<(), String> {
         drain_gradual: args.drain_strategy == DrainStrategy::Gradual,
         admin_address_path: args.admin_address_path.clone(),
         command_line: args.describe(),
+        flush: args.flush(),
         apply_levels,
         load_secrets: from_file::load_secrets,
     };

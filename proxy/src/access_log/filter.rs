@@ -10,7 +10,7 @@ use super::format::status_of;
 
 /// A compiled filter.
 #[derive(Debug, Clone)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     StatusCode(Compare),
     Duration(Compare),
     NotHealthCheck,
@@ -37,13 +37,13 @@ pub(super) enum Filter {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Compare {
+pub(crate) struct Compare {
     op: ComparisonOp,
     value: Integer,
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct MetadataFilter {
+pub(crate) struct MetadataFilter {
     namespace: String,
     path: Vec<String>,
     value: Option<StringMatcher>,
@@ -52,7 +52,7 @@ pub(super) struct MetadataFilter {
 }
 
 impl Filter {
-    pub(super) fn new(filter: &AccessLogFilter, runtime: &Runtime) -> Result<Filter, ConfigError> {
+    pub(crate) fn new(filter: &AccessLogFilter, runtime: &Runtime) -> Result<Filter, ConfigError> {
         let all = |filters: &[AccessLogFilter]| {
             filters.iter().map(|f| Filter::new(f, runtime)).collect::<Result<Vec<_>, _>>()
         };
@@ -89,7 +89,7 @@ impl Filter {
     }
 
     /// Whether an entry is wanted.
-    pub(super) fn admits(&self, ctx: &LogContext<'_>) -> bool {
+    pub(crate) fn admits(&self, ctx: &LogContext<'_>) -> bool {
         match self {
             Filter::StatusCode(compare) => compare.holds(ctx.info.response_code.into()),
             Filter::Duration(compare) => {

@@ -17,7 +17,7 @@ use nix::errno::Errno;
 pub use self::format::{LogContext, LogType, Template};
 pub use self::sink::{FlushOptions, SinkRegistry};
 
-use self::filter::Filter;
+pub(crate) use self::filter::Filter;
 use self::sink::Sink;
 use crate::config::{self, AccessLogSink, ConfigError};
 use crate::runtime::Runtime;

@@ -85,6 +85,8 @@ pub struct Options {
     pub admin_address_path: Option<std::path::PathBuf>,
     /// The command line, for `/server_info`.
     pub command_line: CommandLineOptions,
+    /// When access logs are written.
+    pub flush: FlushOptions,
     /// Changes the log's levels.
     pub apply_levels: admin::ApplyLevels,
     /// Reads a file of secrets.
@@ -112,7 +114,7 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
     };
     let stats = Store::new(options.concurrency + 1, &bootstrap.stats);
     let root = stats.root();
-    let sinks = SinkRegistry::new(&root, FlushOptions::default())
+    let sinks = SinkRegistry::new(&root, options.flush)
         .map_err(|e| ConfigError::at("", format!("cannot start the thread that writes access logs: {e}")))?;
     let parts = Parts {
         clusters: Arc::new(Clusters::default()),

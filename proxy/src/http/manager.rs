@@ -168,7 +168,9 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
         }
         PathOutcome::Reject => {
             manager.stats.downstream_rq_failed_path_normalization.inc();
-            return Err(local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "path_normalization_failed"));
+            let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "path_normalization_failed");
+            reply.close = true;
+            return Err(reply);
         }
     }
     if let Some(status) = client_address(&mut ctx) {

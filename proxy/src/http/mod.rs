@@ -15,7 +15,6 @@ pub mod normalize;
 pub mod original_ip;
 pub mod replay;
 pub mod reply_config;
-mod reply_filter;
 mod request;
 pub mod retry;
 pub mod route;

@@ -7,9 +7,8 @@ use http::{HeaderValue, StatusCode};
 
 use super::head::ResponseHead;
 use super::headers::Mutations;
-use super::reply_filter::{self, Filter};
 use super::stream::StreamCtx;
-use crate::access_log::{LogContext, LogType, Template};
+use crate::access_log::{Filter, LogContext, LogType, Template};
 use crate::config::{self, ConfigError, DataSource, LogFormat, LogTemplate};
 use crate::runtime::Runtime;
 
@@ -57,7 +56,7 @@ impl ReplyConfig {
         // Filters and formats see the status the reply has so far.
         ctx.info.response_code = head.status.as_u16();
         let mut format = None;
-        if let Some(mapper) = self.mappers.iter().find(|m| (m.filter)(&context(ctx, head, ""))) {
+        if let Some(mapper) = self.mappers.iter().find(|m| m.filter.admits(&context(ctx, head, ""))) {
             if let Some(new) = &mapper.body {
                 *body = new.clone();
             }
@@ -94,7 +93,7 @@ impl Mapper {
         };
         let format = m.body_format.as_ref().map(BodyFormat::new).transpose();
         Ok(Mapper {
-            filter: reply_filter::compile(&m.filter, runtime).map_err(|e| below(e, "filter"))?,
+            filter: Filter::new(&m.filter, runtime).map_err(|e| below(e, "filter"))?,
             status: m.status.map(status).transpose()?,
             body,
             format: format.map_err(|e| below(e, "body_format_override"))?,
