@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::time::Instant;
 
-use super::body::Body;
+use super::body::{Body, BodyError};
 use super::connection::Reply;
 use super::filter::Flow;
 use super::head::{ResponseHead, Scheme};
@@ -459,7 +459,6 @@ fn prepare_upstream(ctx: &mut StreamCtx, fw: &Forwarding<'_>) {
             headers.remove(HeaderName::from_static(name));
         }
     }
-    headers.remove(header::EXPECT);
     // A per-try timeout bounds what the upstream may take, so it is what is announced.
     let expected = match (fw.timeouts.per_try, fw.timeouts.route) {
         (Some(p), Some(r)) => Some(p.min(r)),
@@ -520,6 +519,12 @@ fn failed(mut ctx: Box<StreamCtx>, cluster: &Arc<Cluster>, failure: &Failure, re
             cluster.stats.codes.record(504);
             let text = "upstream request timeout";
             return local_reply::make(ctx, StatusCode::GATEWAY_TIMEOUT, text, "upstream_per_try_timeout");
+        }
+        Failure::Upload(e @ (BodyError::TrailersTooLarge | BodyError::TooManyTrailers)) => {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            let many = *e == BodyError::TooManyTrailers;
+            let details = if many { "http1.too_many_trailers" } else { "http1.headers_too_large" };
+            return local_reply::make(ctx, status, "Request Header Fields Too Large", details);
         }
         Failure::Upload(_) => {
             return local_reply::make(ctx, StatusCode::BAD_REQUEST, "Bad Request", "http1.codec_error");
