@@ -183,23 +183,29 @@ impl Protocol {
     }
 }
 
-/// Envoy's response flags as a set.
+/// Envoy's response flags: a set that remembers in which order they were set, since that is how Envoy prints them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ResponseFlags(u64);
+pub struct ResponseFlags {
+    set: u32,
+    /// The numbers of the flags plus 1, five bits each, the first one lowest; more than twelve are in the set alone.
+    order: u64,
+}
+
+/// Bits of a flag's place in [`ResponseFlags`].
+const FLAG_BITS: u32 = 5;
 
 macro_rules! response_flags {
     ($($bit:literal $name:ident $short:literal $long:literal;)*) => {
         #[allow(missing_docs, reason = "each is the flag it is named for")]
         impl ResponseFlags {
-            $(pub const $name: ResponseFlags = ResponseFlags(1 << $bit);)*
+            $(pub const $name: ResponseFlags = ResponseFlags { set: 1 << $bit, order: $bit + 1 };)*
             /// Every flag: the flag, its short and its long name.
             pub const ALL: &'static [(ResponseFlags, &'static str, &'static str)] =
-                &[$((ResponseFlags(1 << $bit), $short, $long),)*];
+                &[$((ResponseFlags::$name, $short, $long),)*];
         }
     };
 }
 
-// In the order Envoy prints them.
 response_flags! {
     0 FAILED_LOCAL_HEALTH_CHECK "LH" "FailedLocalHealthCheck";
     1 NO_HEALTHY_UPSTREAM "UH" "NoHealthyUpstream";
@@ -235,21 +241,30 @@ response_flags! {
 
 impl ResponseFlags {
     /// No flag.
-    pub const NONE: ResponseFlags = ResponseFlags(0);
+    pub const NONE: ResponseFlags = ResponseFlags { set: 0, order: 0 };
 
-    /// Adds flags.
+    /// Adds flags, after those that are set already.
     pub fn set(&mut self, flags: ResponseFlags) {
-        self.0 |= flags.0;
+        for at in flags.places() {
+            if self.set & (1 << at) == 0 {
+                let used = (u64::BITS - self.order.leading_zeros()).next_multiple_of(FLAG_BITS);
+                if used + FLAG_BITS <= u64::BITS {
+                    self.order |= (u64::from(at) + 1) << used;
+                }
+                self.set |= 1 << at;
+            }
+        }
+        self.set |= flags.set;
     }
 
     /// Whether any of `flags` is set.
     pub fn any_of(self, flags: ResponseFlags) -> bool {
-        self.0 & flags.0 != 0
+        self.set & flags.set != 0
     }
 
     /// Whether none is set.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.set == 0
     }
 
     /// By short name.
@@ -257,16 +272,27 @@ impl ResponseFlags {
         Self::ALL.iter().find(|(_, s, _)| *s == short).map(|(f, _, _)| *f)
     }
 
-    /// The short names set, in Envoy's order.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        Self::ALL.iter().filter(move |(f, _, _)| self.any_of(*f)).map(|(_, s, _)| *s)
+    /// Short and long names in the order in which they were set, as Envoy prints them.
+    pub fn names(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.places().filter_map(|at| Self::ALL.get(at as usize)).map(|(_, short, long)| (*short, *long))
+    }
+
+    fn places(self) -> impl Iterator<Item = u32> {
+        const MASK: u64 = (1 << FLAG_BITS) - 1;
+        let mut left = self.order;
+        std::iter::from_fn(move || {
+            let at = (left & MASK) as u32;
+            left >>= FLAG_BITS;
+            at.checked_sub(1)
+        })
     }
 }
 
 impl std::ops::BitOr for ResponseFlags {
     type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        ResponseFlags(self.0 | other.0)
+    fn bitor(mut self, other: Self) -> Self {
+        self.set(other);
+        self
     }
 }
 
@@ -423,5 +449,29 @@ impl StreamInfo {
             grpc_status: None,
             stream_id,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ResponseFlags;
+
+    #[test]
+    fn flags_keep_their_order() {
+        let mut flags = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED | ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+        flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        flags.set(ResponseFlags::UNCONDITIONAL_DROP_OVERLOAD);
+        let short: Vec<_> = flags.names().map(|n| n.0).collect();
+        assert_eq!(short, ["URX", "UF", "UDO"]);
+        assert!(flags.any_of(ResponseFlags::UPSTREAM_CONNECTION_FAILURE) && !flags.is_empty());
+        for (at, (flag, name, _)) in ResponseFlags::ALL.iter().enumerate() {
+            assert_eq!(flag.places().collect::<Vec<_>>(), [at as u32], "{name} is at the place of its bit");
+        }
+        let mut all = ResponseFlags::NONE;
+        for (flag, ..) in ResponseFlags::ALL {
+            all.set(*flag);
+        }
+        assert!(ResponseFlags::ALL.iter().all(|(f, ..)| all.any_of(*f)));
+        assert_eq!(all.names().count(), 12);
     }
 }

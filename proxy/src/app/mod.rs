@@ -264,7 +264,7 @@ async fn supervise(built: &Built, drain: &Drain, options: &Options) -> anyhow::R
         }
     };
     let watching = tokio::spawn(tls::watch_secrets(built.parts.secrets.clone()));
-    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut sweep = built.parts.clusters.sweep_outliers();
     // Envoy's `stats_flush_interval`: the interval view of histograms.
     let mut flush = tokio::time::interval(Duration::from_secs(5));
     loop {
@@ -280,7 +280,7 @@ async fn supervise(built: &Built, drain: &Drain, options: &Options) -> anyhow::R
                 }
                 obey(built, drain, command);
             }
-            _ = tick.tick() => built.parts.clusters.all().iter().for_each(|c| c.sweep_outliers()),
+            () = tokio::time::sleep_until(sweep) => sweep = built.parts.clusters.sweep_outliers(),
         }
     }
     tracing::info!("caught a signal; draining");

@@ -18,13 +18,14 @@ pub use transport::{Transport, Transports};
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
 use crate::app::Parts;
 use crate::config::{self, ConfigError};
+use crate::runtime::Fraction;
 
 /// A cluster.
 pub struct Cluster {
@@ -46,7 +47,29 @@ pub struct Cluster {
     lb: Vec<Mutex<lb::State>>,
     epoch: AtomicU64,
     started: tokio::time::Instant,
+    /// `HttpProtocolOptions.retry_policy`, for routes that have none.
+    pub retry_policy: Option<Arc<config::RetryPolicy>>,
+    /// Share of requests dropped by `drop_overloads`, per million.
+    drop: AtomicU32,
+    maintenance: Fraction,
+    /// Present where outlier detection is configured.
+    outlier: Option<outlier::Stats>,
+    next_sweep: Mutex<tokio::time::Instant>,
 }
+
+/// Why a request is not sent to a cluster though it could be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shed {
+    /// Runtime `upstream.maintenance_mode.<name>`.
+    Maintenance,
+    /// `ClusterLoadAssignment.policy.drop_overloads`.
+    Drop,
+    /// The same with a share of all.
+    DropAll,
+}
+
+/// An interval of a millisecond, which Envoy takes, must not keep the control thread from everything else.
+const MIN_SWEEP: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl Cluster {
     /// A cluster with the hosts its configuration names; those of a DNS cluster come with the first answer.
@@ -67,12 +90,43 @@ impl Cluster {
             lb: (0..parts.workers).map(|_| Mutex::new(lb::State::default())).collect(),
             epoch: AtomicU64::new(0),
             started: tokio::time::Instant::now(),
+            retry_policy: config.retry_policy.clone().map(Arc::new),
+            drop: AtomicU32::new(0),
+            maintenance: parts.runtime.fraction(&config::RuntimeFraction {
+                default: config::PerMillion(0),
+                key: format!("upstream.maintenance_mode.{}", config.name),
+                denominator: 100,
+            }),
+            outlier: config.outlier.as_ref().map(|_| outlier::Stats::new(&scope)),
+            next_sweep: Mutex::new(
+                tokio::time::Instant::now() + config.outlier.as_ref().map_or(MIN_SWEEP, |o| o.interval),
+            ),
             config: Arc::new(config),
         });
+        cluster.set_drop(&cluster.config.assignment);
         if !matches!(cluster.config.discovery, config::Discovery::StrictDns(_) | config::Discovery::LogicalDns(_)) {
             cluster.assign(&cluster.config.assignment);
         }
         Ok(cluster)
+    }
+
+    fn set_drop(&self, assignment: &config::LoadAssignment) {
+        // More than one category is refused with the configuration.
+        let share = assignment.drop_overloads.first().map_or(0, |(_, share)| share.0);
+        self.drop.store(share.min(config::PerMillion::ALL.0), Ordering::Relaxed);
+    }
+
+    /// Whether a request is turned away before it is looked at closer; `random` is uniform.
+    pub fn sheds(&self, random: u64) -> Option<Shed> {
+        if self.maintenance.admits(lb::mix(random ^ 0x6d61_696e)) {
+            return Some(Shed::Maintenance);
+        }
+        let drop = self.drop.load(Ordering::Relaxed);
+        match drop {
+            0 => None,
+            1_000_000 => Some(Shed::DropAll),
+            _ => config::PerMillion(drop).admits(lb::mix(random ^ 0x6472_6f70)).then_some(Shed::Drop),
+        }
     }
 
     /// Replaces the hosts by those of `assignment` that are addresses; hosts that stay keep their state and connections.
@@ -109,9 +163,11 @@ impl Cluster {
         );
         if kept < known.len() {
             let stay: std::collections::HashSet<_> = set.all().map(|h| Arc::as_ptr(h) as usize).collect();
-            for gone in known.values().filter(|h| !stay.contains(&(Arc::as_ptr(h) as usize))) {
-                gone.remove();
+            let gone: Vec<_> = known.values().filter(|h| !stay.contains(&(Arc::as_ptr(h) as usize))).collect();
+            if let Some(stats) = &self.outlier {
+                stats.returned(gone.iter().filter(|h| h.outlier.is_ejected()).count());
             }
+            gone.iter().for_each(|h| h.remove());
         }
         self.publish(set);
         self.stats.membership_change.inc();
@@ -124,42 +180,50 @@ impl Cluster {
         self.publish(set);
     }
 
-    /// Tells outlier detection how an attempt on `host` ended. A host that trips it is out at once.
+    /// Tells outlier detection how an attempt on `host` went. A host that trips it is out at once.
     pub fn observe(&self, host: &Arc<Host>, outcome: outlier::Outcome) {
-        let Some(config) = &self.config.outlier else { return };
-        let Some(detector) = host.outlier.record(config, outcome) else { return };
-        let scope = self.stats.scope.scope("outlier_detection");
-        let name = match detector {
-            outlier::Detector::Consecutive5xx => "consecutive_5xx",
-            outlier::Detector::ConsecutiveGatewayFailure => "consecutive_gateway_failure",
-            outlier::Detector::ConsecutiveLocalOriginFailure => "consecutive_local_origin_failure",
-        };
-        scope.counter(&format!("ejections_detected_{name}")).inc();
-        if host.outlier.is_ejected() || !outlier::enforced(config, detector, crate::worker::random()) {
-            return;
+        let (Some(config), Some(stats)) = (&self.config.outlier, &self.outlier) else { return };
+        for detector in host.outlier.record(config, outcome).into_iter().flatten() {
+            let random = crate::worker::random();
+            // Workers that trip at once must not eject more hosts than may go.
+            let _one = self.publishing.lock();
+            if host.outlier.is_ejected() || host.is_removed() {
+                continue;
+            }
+            stats.detected(detector);
+            let set = self.hosts();
+            let ejected = set.all().filter(|h| h.outlier.is_ejected()).count();
+            if !outlier::may_eject(config, set.all().count(), ejected) {
+                stats.overflow();
+                continue;
+            }
+            stats.ejectable(detector);
+            if !outlier::enforced(config, detector, random) {
+                continue;
+            }
+            host.outlier.eject(config, self.since_start(), lb::mix(random));
+            stats.ejected(detector);
+            self.publish(set.with_health(self.next_epoch()));
         }
-        let set = self.hosts();
-        let ejected = set.all().filter(|h| h.outlier.is_ejected()).count();
-        if !outlier::may_eject(config, set.all().count(), ejected) {
-            scope.counter("ejections_overflow").inc();
-            return;
-        }
-        host.outlier.eject(config, self.since_start());
-        scope.counter("ejections_total").inc();
-        scope.counter("ejections_enforced_total").inc();
-        scope.counter(&format!("ejections_enforced_{name}")).inc();
-        scope.gauge("ejections_active").inc();
-        self.refresh_health();
     }
 
-    /// Lets ejected hosts back in when their time is over. Called at each interval by the control thread.
-    pub fn sweep_outliers(&self) {
-        let now = self.since_start();
-        let back = self.hosts().all().filter(|h| h.outlier.sweep(now)).count();
+    /// Lets ejected hosts back in when their time is over, if an interval has passed. Called by the control thread, which is
+    /// told when to call again; `None`: this cluster has no outlier detection.
+    pub fn sweep_outliers(&self) -> Option<tokio::time::Instant> {
+        let (config, stats) = (self.config.outlier.as_ref()?, self.outlier.as_ref()?);
+        let mut next = self.next_sweep.lock();
+        let now = tokio::time::Instant::now();
+        if now < *next {
+            return Some(*next);
+        }
+        *next = now + config.interval.max(MIN_SWEEP);
+        let since = self.since_start();
+        let back = self.hosts().all().filter(|h| h.outlier.sweep(since)).count();
         if back > 0 {
-            self.stats.scope.scope("outlier_detection").gauge("ejections_active").sub(back as i64);
+            stats.returned(back);
             self.refresh_health();
         }
+        Some(*next)
     }
 
     fn since_start(&self) -> std::time::Duration {
@@ -235,6 +299,12 @@ impl Clusters {
     /// Puts a cluster in place.
     pub fn set(&self, cluster: Arc<Cluster>) {
         self.handle(&cluster.name).current.store(Some(cluster));
+    }
+
+    /// Sweeps every cluster's outliers that is due, and says when to call again.
+    pub fn sweep_outliers(&self) -> tokio::time::Instant {
+        let idle = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
+        self.all().iter().filter_map(|c| c.sweep_outliers()).min().unwrap_or(idle).min(idle)
     }
 
     /// Every cluster there is, by name.

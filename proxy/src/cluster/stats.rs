@@ -1,5 +1,8 @@
 //! `cluster.<name>.*`.
 
+use std::sync::OnceLock;
+use std::time::Duration;
+
 use crate::stats::{CodeStats, Counter, Gauge, Histogram, Scope, Unit};
 
 macro_rules! cluster_stats {
@@ -12,7 +15,11 @@ macro_rules! cluster_stats {
             pub upstream_rq_time: Histogram,
             pub upstream_cx_length_ms: Histogram,
             pub upstream_cx_connect_ms: Histogram,
-            pub codes: CodeStats,
+            codes: CodeStats,
+            /// Of responses that were not passed on but tried again; made with the first.
+            retry: OnceLock<CodeStats>,
+            internal: OnceLock<Origin>,
+            external: OnceLock<Origin>,
             /// The scope, for stats made later.
             pub scope: Scope,
         }
@@ -27,6 +34,9 @@ macro_rules! cluster_stats {
                     upstream_cx_length_ms: scope.histogram("upstream_cx_length_ms", Unit::Milliseconds),
                     upstream_cx_connect_ms: scope.histogram("upstream_cx_connect_ms", Unit::Milliseconds),
                     codes: CodeStats::new(&scope, "upstream_rq_"),
+                    retry: OnceLock::new(),
+                    internal: OnceLock::new(),
+                    external: OnceLock::new(),
                     scope,
                 }
             }
@@ -52,7 +62,42 @@ cluster_stats! {
     membership_degraded membership_excluded max_host_weight
 }
 
+/// `internal.*` or `external.*`: responses by who asked. Made with the first.
+struct Origin {
+    codes: CodeStats,
+    time: Histogram,
+}
+
 impl ClusterStats {
+    /// Counts a response to a client; `internal`: the client is (`x-envoy-internal`).
+    pub fn answered(&self, status: u16, internal: bool) {
+        self.codes.record(status);
+        self.origin(internal).codes.record(status);
+    }
+
+    /// Counts a response that another attempt follows.
+    pub fn retried(&self, status: u16) {
+        self.retry.get_or_init(|| CodeStats::new(&self.scope.scope("retry"), "upstream_rq_")).record(status);
+    }
+
+    /// Records the time of a whole exchange.
+    pub fn took(&self, time: Duration, internal: bool) {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.upstream_rq_time.record(ms);
+        self.origin(internal).time.record(ms);
+    }
+
+    fn origin(&self, internal: bool) -> &Origin {
+        let (place, name) = if internal { (&self.internal, "internal") } else { (&self.external, "external") };
+        place.get_or_init(|| {
+            let scope = self.scope.scope(name);
+            Origin {
+                codes: CodeStats::new(&scope, "upstream_rq_"),
+                time: scope.histogram("upstream_rq_time", Unit::Milliseconds),
+            }
+        })
+    }
+
     /// Publishes host counts.
     pub fn set_membership(&self, total: usize, healthy: usize, degraded: usize) {
         self.membership_total.set(total as u64);

@@ -120,7 +120,6 @@ fn forward(f: &mut Found, at: &str, a: &RouteAction) {
 
 fn retry(f: &mut Found, at: &str, r: Option<&RetryPolicy>) {
     let Some(r) = r else { return };
-    f.flag(r.per_try_idle_timeout.is_some(), at, "retry_policy.per_try_idle_timeout");
     f.flag(r.previous_priorities.is_some(), at, "retry_policy.retry_priority");
 }
 
@@ -130,7 +129,6 @@ fn cluster(f: &mut Found, at: &str, c: &Cluster) {
     f.flag(c.per_host_max_connections.is_some(), at, "circuit_breakers.per_host_thresholds");
     let pools = c.breakers_default.max_connection_pools.or(c.breakers_high.max_connection_pools);
     f.flag(pools.is_some(), at, "circuit_breakers.thresholds.max_connection_pools");
-    f.flag(!c.assignment.drop_overloads.is_empty(), at, "load_assignment.policy.drop_overloads");
     f.flag(c.tcp_keepalive.is_some(), at, "upstream_connection_options.tcp_keepalive");
     f.flag(c.bind_address.is_some(), at, "upstream_bind_config");
     f.flag(!c.socket_options.is_empty(), at, "upstream_bind_config.socket_options");

@@ -335,6 +335,8 @@ pub struct RouteAction {
     pub flush_timeout: Option<Option<Duration>>,
     /// `max_stream_duration.max_stream_duration`; inner `None`: no limit.
     pub max_stream_duration: Option<Option<Duration>>,
+    /// `max_stream_duration` is there, even if empty: `timeout` and `max_grpc_timeout` are out of force.
+    pub stream_timeouts: bool,
     /// `max_stream_duration.grpc_timeout_header_max`; `Some(None)`: `grpc-timeout` honoured without a bound.
     pub grpc_timeout_header_max: Option<Option<Duration>>,
     /// `max_stream_duration.grpc_timeout_header_offset`.

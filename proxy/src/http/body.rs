@@ -18,6 +18,7 @@ use super::h1::client::H1Conn;
 use super::h2::client::H2Body;
 use super::h2::server::H2Recv;
 use super::replay::ReplayBody;
+use super::timed_body::TimedBody;
 
 /// A piece of a body.
 #[derive(Debug)]
@@ -39,10 +40,6 @@ pub enum BodyError {
     Protocol,
     /// A limit of ours was exceeded.
     TooLarge,
-    /// Trailers beyond the size of heads.
-    TrailersTooLarge,
-    /// More trailers than a head may have fields.
-    TooManyTrailers,
     /// Nothing came for too long.
     IdleTimeout,
     /// The whole stream took too long.
@@ -71,6 +68,8 @@ pub enum Body {
     Replay(ReplayBody),
     /// Seen or changed by filters.
     Filtered(Box<FilteredBody>),
+    /// A response with time limits of its own.
+    Timed(Box<TimedBody>),
 }
 
 impl Body {
@@ -87,6 +86,7 @@ impl Body {
             Body::H1(c) => c.body_done(),
             Body::H2(b) => b.is_end(),
             Body::H2Recv(b) => b.is_end(),
+            Body::Timed(b) => b.is_end(),
             Body::Pipe(_) | Body::Replay(_) | Body::Filtered(_) => false,
         }
     }
@@ -121,6 +121,7 @@ impl Body {
             Body::H2Recv(b) => b.poll_frame(cx),
             Body::Replay(r) => r.poll_frame(cx),
             Body::Filtered(f) => f.poll_frame(cx),
+            Body::Timed(t) => t.poll_frame(cx),
         }
     }
 
@@ -155,6 +156,7 @@ impl std::fmt::Debug for Body {
             Body::H2Recv(_) => "H2Recv",
             Body::Replay(_) => "Replay",
             Body::Filtered(_) => "Filtered",
+            Body::Timed(_) => "Timed",
         })
     }
 }

@@ -27,6 +27,8 @@ pub enum Expiry {
     Request,
     /// `max_stream_duration`.
     Duration,
+    /// The route's `timeout`, of the whole answer.
+    Route,
 }
 
 impl Expiry {
@@ -36,6 +38,7 @@ impl Expiry {
             Expiry::Idle => "stream_idle_timeout",
             Expiry::Request => "request_overall_timeout",
             Expiry::Duration => "max_duration_timeout",
+            Expiry::Route => "response_timeout",
         }
     }
 
@@ -49,6 +52,12 @@ impl Expiry {
             }
             Expiry::Request => stats.downstream_rq_timeout.inc(),
             Expiry::Duration => stats.downstream_rq_max_duration_reached.inc(),
+            Expiry::Route => {
+                ctx.info.flags.set(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
+                if let Some(b) = &ctx.books {
+                    b.timed_out();
+                }
+            }
         }
     }
 
@@ -61,6 +70,7 @@ impl Expiry {
             Expiry::Idle => "stream timeout",
             Expiry::Request => "request timeout",
             Expiry::Duration => "downstream duration timeout",
+            Expiry::Route => "upstream request timeout",
         };
         // DEADLINE_EXCEEDED.
         let grpc = (self == Expiry::Duration && local_reply::is_grpc(&ctx)).then(|| HeaderValue::from_static("4"));
@@ -79,6 +89,8 @@ pub struct Shared {
     idle: AtomicU64,
     /// Milliseconds; 0: none.
     max: AtomicU64,
+    /// Milliseconds from the request's end; 0: none.
+    route: AtomicU64,
     expired: AtomicU8,
     touched: AtomicBool,
     uploaded: AtomicBool,
@@ -106,6 +118,11 @@ impl Shared {
         }
     }
 
+    /// The time the upstream has for its whole answer, from the end of the request on.
+    pub fn answer_within(&self, limit: Option<Duration>) {
+        self.route.store(millis(limit), Relaxed);
+    }
+
     /// Something moved.
     pub fn touch(&self) {
         self.touched.store(true, Relaxed);
@@ -117,6 +134,7 @@ impl Shared {
             1 => Poll::Ready(Expiry::Idle),
             2 => Poll::Ready(Expiry::Request),
             3 => Poll::Ready(Expiry::Duration),
+            4 => Poll::Ready(Expiry::Route),
             _ => Poll::Pending,
         })
         .await
@@ -138,6 +156,8 @@ pub struct Clock {
     began: Instant,
     idle_at: Option<Instant>,
     request_by: Option<Instant>,
+    /// When the whole request had arrived.
+    uploaded: Option<Instant>,
 }
 
 impl Clock {
@@ -146,31 +166,46 @@ impl Clock {
         let began = Instant::now();
         shared.idle.store(millis(config.stream_idle_timeout), Relaxed);
         shared.max.store(millis(config.common.max_stream_duration), Relaxed);
+        shared.route.store(0, Relaxed);
         shared.expired.store(0, Relaxed);
         shared.touched.store(false, Relaxed);
         let after = |limit: Option<Duration>| limit.and_then(|d| began.checked_add(d));
-        Clock { shared, began, idle_at: after(config.stream_idle_timeout), request_by: after(config.request_timeout) }
+        Clock {
+            shared,
+            began,
+            idle_at: after(config.stream_idle_timeout),
+            request_by: after(config.request_timeout),
+            uploaded: None,
+        }
     }
 
     /// When to look again; `uploaded`: the whole request has arrived.
     pub fn deadline(&mut self, uploaded: bool) -> Option<Instant> {
-        if uploaded {
+        if uploaded && self.uploaded.is_none() {
             self.request_by = None;
+            self.uploaded = Some(Instant::now());
         }
         if self.shared.touched.swap(false, Relaxed) {
             self.idle_at = duration(&self.shared.idle).and_then(|d| Instant::now().checked_add(d));
         }
-        let ends = duration(&self.shared.max).and_then(|d| self.began.checked_add(d));
-        [self.idle_at, self.request_by, ends].into_iter().flatten().min()
+        [self.idle_at, self.request_by, self.ends(), self.answer_by()].into_iter().flatten().min()
+    }
+
+    fn ends(&self) -> Option<Instant> {
+        duration(&self.shared.max).and_then(|d| self.began.checked_add(d))
+    }
+
+    fn answer_by(&self) -> Option<Instant> {
+        self.uploaded?.checked_add(duration(&self.shared.route)?)
     }
 
     /// The limit behind the deadline that has passed, told to the request too.
     pub fn expire(&self) -> Expiry {
         let now = Instant::now();
-        let ends = duration(&self.shared.max).and_then(|d| self.began.checked_add(d));
         let passed = |at: Option<Instant>| at.is_some_and(|t| t <= now);
         let (code, expiry) = match () {
-            () if passed(ends) => (3, Expiry::Duration),
+            () if passed(self.ends()) => (3, Expiry::Duration),
+            () if passed(self.answer_by()) => (4, Expiry::Route),
             () if passed(self.request_by) => (2, Expiry::Request),
             () => (1, Expiry::Idle),
         };
@@ -189,7 +224,7 @@ mod tests {
         shared.idle.store(5000, Relaxed);
         let began = Instant::now();
         let at = |s| began + Duration::from_secs(s);
-        let mut clock = Clock { shared, began, idle_at: Some(at(5)), request_by: Some(at(4)) };
+        let mut clock = Clock { shared, began, idle_at: Some(at(5)), request_by: Some(at(4)), uploaded: None };
         assert_eq!(clock.deadline(false), Some(at(4)));
         assert_eq!(clock.deadline(true), Some(at(5)));
         tokio::time::advance(Duration::from_secs(3)).await;
@@ -200,5 +235,20 @@ mod tests {
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(clock.expire(), Expiry::Duration);
         assert_eq!(clock.shared.expired().await, Expiry::Duration);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_has_its_time_from_the_end_of_the_request() {
+        let shared = Arc::new(Shared::default());
+        shared.answer_within(Some(Duration::from_secs(2)));
+        let began = Instant::now();
+        let mut clock = Clock { shared, began, idle_at: None, request_by: None, uploaded: None };
+        assert_eq!(clock.deadline(false), None);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(clock.deadline(true), Some(began + Duration::from_secs(5)));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(clock.deadline(true), Some(began + Duration::from_secs(5)));
+        assert_eq!(clock.expire(), Expiry::Route);
+        assert_eq!(clock.shared.expired().await, Expiry::Route);
     }
 }

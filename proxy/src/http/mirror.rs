@@ -8,7 +8,7 @@ use super::manager::split_port;
 use super::replay::Replay;
 use super::route::Forward;
 use super::stream::StreamCtx;
-use crate::cluster::{Cluster, Resource, lb};
+use crate::cluster::{Cluster, lb};
 use crate::stream_info::StreamInfo;
 use crate::upstream::attempt::{self, Books, Via};
 use std::sync::Arc;
@@ -63,22 +63,26 @@ async fn send(
     worker: usize,
     random: u64,
 ) {
-    let Some(_permit) = cluster.breaker(false).acquire(Resource::Requests) else {
-        cluster.stats.upstream_rq_pending_overflow.inc();
-        return;
-    };
     let Some(host) = cluster.pick(worker, &lb::Request { random, ..lb::Request::default() }) else {
         cluster.stats.upstream_cx_none_healthy.inc();
         return;
     };
-    let books = Books::new(&cluster, &host);
+    let mut books = Books::new(&cluster, &host);
     let via = Via { cluster: &cluster, host: &host, worker, high: false };
-    match attempt::send(&via, &head, body, info).await {
-        Ok((response, mut body)) => {
-            cluster.stats.codes.record(response.status.as_u16());
-            while let Some(Ok(_)) = body.frame().await {}
-            books.complete();
+    let result = match attempt::connect(&via, &head, info).await {
+        Ok((connection, permit)) => {
+            books.sent(permit);
+            attempt::exchange(connection, &head, body, info).await
         }
-        Err(_) => cluster.stats.codes.record(503),
+        Err(e) => Err(e),
+    };
+    // Envoy's mirrors count as internal requests.
+    match result {
+        Ok((response, mut body)) => {
+            cluster.stats.answered(response.status.as_u16(), true);
+            while let Some(Ok(_)) = body.frame().await {}
+            books.complete(true);
+        }
+        Err(_) => cluster.stats.answered(503, true),
     }
 }

@@ -1,7 +1,9 @@
 //! HTTP: codecs, the connection manager, routing, filters and the request itself.
 
+mod attempts;
 pub mod body;
 pub mod connection;
+mod failure;
 pub mod filter;
 pub mod h1;
 pub mod h2;
@@ -19,6 +21,7 @@ mod request;
 pub mod retry;
 pub mod route;
 pub mod stream;
+mod timed_body;
 pub mod timeout;
 mod upload;
 pub mod xfcc;

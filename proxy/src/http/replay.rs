@@ -8,6 +8,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::body::{Body, BodyError, Frame};
+use crate::stats::Counter;
 
 struct State {
     source: Body,
@@ -20,6 +21,8 @@ struct State {
     dropped: usize,
     end: Option<Result<(), BodyError>>,
     waiting: Vec<Waker>,
+    /// Counts a body that is too large to keep.
+    abandoned: Counter,
 }
 
 #[derive(Clone)]
@@ -42,8 +45,8 @@ impl Kept {
 pub struct Replay(Arc<Mutex<State>>);
 
 impl Replay {
-    /// Keeps up to `limit` bytes of `source`.
-    pub fn new(source: Body, limit: u64) -> Self {
+    /// Keeps up to `limit` bytes of `source`; `abandoned` counts where that is not enough.
+    pub fn new(source: Body, limit: u64, abandoned: Counter) -> Self {
         Replay(Arc::new(Mutex::new(State {
             source,
             kept: Vec::new(),
@@ -53,6 +56,7 @@ impl Replay {
             dropped: 0,
             end: None,
             waiting: Vec::new(),
+            abandoned,
         })))
     }
 
@@ -138,6 +142,9 @@ impl State {
         if self.keep && self.dropped == 0 && self.bytes <= self.limit {
             self.kept.push(kept);
         } else {
+            if self.keep && self.dropped == 0 {
+                self.abandoned.inc();
+            }
             self.dropped += self.kept.len() + 1;
             self.kept = Vec::new();
         }

@@ -1,8 +1,9 @@
 //! Retry decisions: sans-io. What happened comes in, whether and when to try again comes out.
 
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::body::BodyError;
 use super::route::values_match;
@@ -33,6 +34,8 @@ pub enum Failure {
         /// By idleness.
         idle: bool,
     },
+    /// The cluster's `max_stream_duration` was reached.
+    MaxDuration,
     /// The client's body failed; nobody is there to answer or retry for.
     Upload(BodyError),
 }
@@ -52,53 +55,70 @@ impl Failure {
     }
 }
 
+/// The policy of requests that ask for retries by themselves. **Source**: the defaults of `RetryPolicy`.
+static BY_HEADERS: LazyLock<Arc<RetryPolicy>> = LazyLock::new(|| {
+    Arc::new(RetryPolicy {
+        on: RetryOn::default(),
+        num_retries: 1,
+        per_try_timeout: None,
+        per_try_idle_timeout: None,
+        back_off: crate::config::BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) },
+        retriable_status_codes: Vec::new(),
+        retriable_headers: Vec::new(),
+        retriable_request_headers: Vec::new(),
+        host_predicates: Vec::new(),
+        host_selection_max_attempts: 1,
+        rate_limited_back_off: None,
+        previous_priorities: None,
+    })
+});
+
 /// The retries of one request.
 pub struct RetryState {
-    policy: RetryPolicy,
+    policy: Arc<RetryPolicy>,
+    /// The policy's conditions and the request's own.
+    on: RetryOn,
+    /// `x-envoy-retriable-status-codes`.
+    codes: Vec<u16>,
+    /// `x-envoy-retriable-header-names`.
+    names: Vec<HeaderName>,
     left: u32,
-    done: u32,
+    /// The next back-off is random below this.
+    ceiling: Duration,
     grpc: bool,
 }
 
 impl RetryState {
     /// `None` where nothing is ever retried.
-    pub fn new(policy: Option<RetryPolicy>, request: &HeaderMap, grpc: bool) -> Option<Self> {
-        let mut policy = policy.unwrap_or_else(|| RetryPolicy {
-            on: RetryOn::default(),
-            num_retries: 1,
-            per_try_timeout: None,
-            per_try_idle_timeout: None,
-            back_off: crate::config::BackOff { base: Duration::from_millis(25), max: Duration::from_millis(250) },
-            retriable_status_codes: Vec::new(),
-            retriable_headers: Vec::new(),
-            retriable_request_headers: Vec::new(),
-            host_predicates: Vec::new(),
-            host_selection_max_attempts: 1,
-            rate_limited_back_off: None,
-            previous_priorities: None,
-        });
+    pub fn new(policy: Option<&Arc<RetryPolicy>>, request: &HeaderMap, grpc: bool) -> Option<Self> {
         let text = |name: &str| request.get(name).and_then(|v| v.to_str().ok());
+        let mut on = policy.map(|p| p.on).unwrap_or_default();
         for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on"] {
             if let Some(list) = text(name) {
-                policy.on = union(policy.on, RetryOn::parse(list).0);
+                on = union(on, RetryOn::parse(list).0);
             }
         }
-        if let Some(n) = text("x-envoy-max-retries").and_then(|v| v.parse().ok()) {
-            policy.num_retries = n;
-        }
-        if let Some(codes) = text("x-envoy-retriable-status-codes") {
-            policy.retriable_status_codes.extend(codes.split(',').filter_map(|c| c.trim().parse::<u16>().ok()));
-        }
-        if policy.on == RetryOn::default() || policy.num_retries == 0 {
+        if on == RetryOn::default() {
             return None;
         }
+        let policy = policy.unwrap_or(&BY_HEADERS);
         let wanted = &policy.retriable_request_headers;
         if !wanted.is_empty()
             && !wanted.iter().any(|m| values_match(m, request.get_all(&m.name).iter().map(|v| v.as_bytes())))
         {
             return None;
         }
-        Some(RetryState { left: policy.num_retries, done: 0, grpc, policy })
+        let list = |name: &str| text(name).unwrap_or_default().split(',').map(str::trim).filter(|w| !w.is_empty());
+        let max_retries = text("x-envoy-max-retries").and_then(|v| v.parse().ok());
+        Some(RetryState {
+            on,
+            codes: list("x-envoy-retriable-status-codes").filter_map(|c| c.parse().ok()).collect(),
+            names: list("x-envoy-retriable-header-names").filter_map(|n| n.parse().ok()).collect(),
+            left: max_retries.unwrap_or(policy.num_retries),
+            ceiling: policy.back_off.base,
+            grpc,
+            policy: policy.clone(),
+        })
     }
 
     /// The policy in force.
@@ -106,29 +126,26 @@ impl RetryState {
         &self.policy
     }
 
-    /// Whether retries are left.
-    pub fn exhausted(&self) -> bool {
-        self.left == 0
+    /// Uses up a retry; false where none is left.
+    pub fn take(&mut self) -> bool {
+        let any = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        any
     }
 
     /// Whether a response with this head would be retried, were retries left.
     pub fn wants_response(&self, status: u16, headers: &HeaderMap) -> bool {
-        let on = &self.policy.on;
-        if headers.contains_key("x-envoy-ratelimited") && !on.envoy_ratelimited {
-            return false;
+        let on = &self.on;
+        if headers.contains_key("x-envoy-ratelimited") {
+            return on.envoy_ratelimited;
         }
         let grpc = || headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse::<u32>().ok());
         (on.five_xx && (500..600).contains(&status))
             || (on.gateway_error && (502..=504).contains(&status))
             || (on.retriable_4xx && status == 409)
-            || (on.envoy_ratelimited && headers.contains_key("x-envoy-ratelimited"))
-            || (on.retriable_status_codes && self.policy.retriable_status_codes.contains(&status))
-            || (on.retriable_headers
-                && self
-                    .policy
-                    .retriable_headers
-                    .iter()
-                    .any(|m| values_match(m, headers.get_all(&m.name).iter().map(|v| v.as_bytes()))))
+            || (on.retriable_status_codes
+                && (self.policy.retriable_status_codes.contains(&status) || self.codes.contains(&status)))
+            || (on.retriable_headers && self.retriable_header(headers))
             || (self.grpc || grpc().is_some())
                 && match grpc() {
                     Some(1) => on.grpc_cancelled,
@@ -140,9 +157,15 @@ impl RetryState {
                 }
     }
 
+    fn retriable_header(&self, headers: &HeaderMap) -> bool {
+        let values =
+            |m: &crate::config::HeaderMatcher| values_match(m, headers.get_all(&m.name).iter().map(|v| v.as_bytes()));
+        self.policy.retriable_headers.iter().any(values) || self.names.iter().any(|n| headers.contains_key(n))
+    }
+
     /// Whether a failed attempt would be retried, were retries left. `sent`: the request's head went out.
     pub fn wants_failure(&self, failure: &Failure, sent: bool) -> bool {
-        let on = &self.policy.on;
+        let on = &self.on;
         match failure {
             Failure::NoHost | Failure::Overflow | Failure::Upload(_) => false,
             _ if on.five_xx || on.gateway_error || on.reset => true,
@@ -152,31 +175,30 @@ impl RetryState {
         }
     }
 
-    /// Uses up a retry and says how long to wait before it.
-    pub fn next(&mut self, random: u64) -> Duration {
-        self.left = self.left.saturating_sub(1);
-        self.done += 1;
-        let b = self.policy.back_off;
-        // Full jitter over an interval that doubles: base * (2^n - 1), bounded.
-        let factor = (1u64 << self.done.min(20)) - 1;
-        let ceiling = (b.base.as_millis() as u64).saturating_mul(factor).clamp(1, (b.max.as_millis() as u64).max(1));
-        Duration::from_millis(random % ceiling)
+    /// How long to wait before the next attempt: anything below a ceiling that doubles each time.
+    pub fn back_off(&mut self, random: u64) -> Duration {
+        let ceiling = self.ceiling;
+        self.ceiling = ceiling.saturating_mul(2).min(self.policy.back_off.max);
+        below(ceiling, random)
     }
 
-    /// The wait that a rate-limited response asks for, if the policy looks at it.
-    pub fn rate_limited(&self, headers: &HeaderMap) -> Option<Duration> {
+    /// The wait that a rate-limited response asks for, if the policy looks at it: that long, and up to half of it longer, so
+    /// that the clients that were turned away do not come back together.
+    pub fn rate_limited(&self, headers: &HeaderMap, now: SystemTime, random: u64) -> Option<Duration> {
         let r = self.policy.rate_limited_back_off.as_ref()?;
-        r.reset_headers.iter().find_map(|(name, unix)| {
+        let wait = r.reset_headers.iter().find_map(|(name, unix)| {
             let n: u64 = headers.get(name)?.to_str().ok()?.trim().parse().ok()?;
-            let wait = if *unix {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-                n.checked_sub(now)?
-            } else {
-                n
-            };
-            (wait <= r.max_interval.as_secs()).then(|| Duration::from_secs(wait))
-        })
+            let wait =
+                if *unix { n.checked_sub(now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())? } else { n };
+            Some(Duration::from_secs(wait)).filter(|w| *w <= r.max_interval)
+        })?;
+        (!wait.is_zero()).then(|| wait + below(wait / 2, random))
     }
+}
+
+fn below(ceiling: Duration, random: u64) -> Duration {
+    let ms = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(random % ms.max(1))
 }
 
 fn union(a: RetryOn, b: RetryOn) -> RetryOn {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use tokio::time::Instant;
 
+use super::body::BodyError;
 use super::connection::{EndReason, HttpConn};
 use super::head::{RequestHead, ResponseHead, Scheme};
 use super::limits::Shared;
 use super::route::Matched;
 use crate::access_log::{LogContext, LogType};
-use crate::cluster::Permit;
 use crate::stream_info::{Protocol, ResponseFlags, StreamInfo};
 use crate::upstream::attempt::Books;
 
@@ -34,8 +34,6 @@ pub struct StreamCtx {
     pub random: u64,
     /// The `grpc_web` filter took it: whether the answer is base64.
     pub grpc_web: Option<bool>,
-    /// Its place in the circuit breaker.
-    pub permit: Option<Permit>,
     /// Its attempt's place among the requests under way.
     pub books: Option<Books>,
     /// Time limits, shared with the codec.
@@ -86,7 +84,6 @@ impl StreamCtx {
             internal: false,
             random,
             grpc_web: None,
-            permit: None,
             books: None,
             limits: Arc::default(),
             local_body: String::new(),
@@ -139,7 +136,24 @@ impl StreamCtx {
                 limit.record(&mut self);
                 self.info.details = Some(limit.details().into());
             }
+            EndReason::Upstream(BodyError::IdleTimeout) => {
+                self.info.flags.set(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
+                self.info.details = Some("upstream_per_try_idle_timeout".into());
+                if let Some(b) = &self.books {
+                    b.idle();
+                }
+            }
+            EndReason::Upstream(BodyError::Timeout) => {
+                self.info.flags.set(ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED);
+                self.info.details = Some("upstream_max_stream_duration_reached".into());
+                if let Some(b) = &self.books {
+                    b.cluster.stats.upstream_rq_max_duration_reached.inc();
+                }
+            }
             EndReason::Upstream(_) => {
+                if let Some(b) = &self.books {
+                    b.cluster.observe(&b.host, crate::cluster::outlier::Outcome::LocalFailure);
+                }
                 self.info.flags.set(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
                 self.info.details = Some("upstream_reset_after_response_started{connection_termination}".into());
             }
@@ -147,7 +161,7 @@ impl StreamCtx {
         if let Some(books) = self.books.take()
             && reason == EndReason::Complete
         {
-            books.complete();
+            books.complete(self.internal);
         }
         if self.info.response_code != 0 {
             stats.codes.record(self.info.response_code);

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use super::local_reply;
 use super::route::Forward;
 use super::stream::StreamCtx;
+use crate::config::RetryPolicy;
 
 /// Request headers that steer the router and stop here.
 pub const CONSUMED: &[&str] = &[
@@ -25,25 +26,36 @@ pub const CONSUMED: &[&str] = &[
 /// Limits; `None`: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// From the end of the request to the end of the answer's head, retries included.
+    /// From the end of the request to the end of the answer, retries included.
     pub route: Option<Duration>,
-    /// One attempt.
+    /// One attempt, from its connection to its answer's head.
     pub per_try: Option<Duration>,
+    /// Nothing came of an attempt for so long, also behind its answer's head.
+    pub per_try_idle: Option<Duration>,
+    /// `x-envoy-upstream-rq-timeout-alt-response`: a timeout is answered 204 in place of 504.
+    pub alt_response: bool,
+    /// `max_grpc_timeout`: `grpc-timeout` tells the upstream what is left.
+    pub rewrite_grpc: bool,
 }
 
 impl Timeouts {
-    /// The limits of a request.
-    pub fn new(ctx: &StreamCtx, f: &Forward) -> Self {
+    /// The limits of a request, retried by `policy`.
+    pub fn new(ctx: &StreamCtx, f: &Forward, policy: Option<&RetryPolicy>) -> Self {
         let c = &f.config;
         let headers = &ctx.request.headers;
+        let grpc = local_reply::is_grpc(ctx);
         let mut route = c.timeout;
-        if local_reply::is_grpc(ctx)
-            && let Some(max) = c.grpc_timeout_header_max.or(c.max_grpc_timeout)
-            && let Some(asked) = headers.get("grpc-timeout").and_then(|v| grpc_timeout(v.as_bytes()))
-        {
-            let offset = c.grpc_timeout_header_offset.or(c.grpc_timeout_offset).unwrap_or_default();
-            let shortened = if offset < asked { asked - offset } else { asked };
-            route = Some(max.filter(|m| !m.is_zero()).map_or(shortened, |m| m.min(shortened)));
+        let mut rewrite_grpc = false;
+        if c.stream_timeouts {
+            // `max_stream_duration` takes the place of the route's timeout; the connection's side keeps it.
+            route = None;
+        } else if grpc && let Some(max) = c.max_grpc_timeout {
+            let asked = asked_by_grpc(headers).unwrap_or_default();
+            let offset = c.grpc_timeout_offset.filter(|o| *o < asked).unwrap_or_default();
+            let asked = asked - offset;
+            let max = max.unwrap_or_default();
+            route = Some(if !max.is_zero() && (asked.is_zero() || asked > max) { max } else { asked });
+            rewrite_grpc = true;
         }
         if ctx.conn.manager.chain.router.respect_expected_rq_timeout
             && let Some(t) = millis(headers, "x-envoy-expected-rq-timeout-ms")
@@ -52,14 +64,51 @@ impl Timeouts {
         } else if let Some(t) = millis(headers, "x-envoy-upstream-rq-timeout-ms") {
             route = Some(t);
         }
-        let mut per_try = f.retry.as_ref().and_then(|r| r.per_try_timeout);
+        let mut per_try = policy.and_then(|r| r.per_try_timeout);
         if let Some(t) = millis(headers, "x-envoy-upstream-rq-per-try-timeout-ms") {
             per_try = Some(t);
         }
         let route = route.filter(|t| !t.is_zero());
         // An attempt never outlasts the whole.
         let per_try = per_try.filter(|t| !t.is_zero() && route.is_none_or(|r| *t < r));
-        Timeouts { route, per_try }
+        let per_try_idle = policy.and_then(|r| r.per_try_idle_timeout);
+        let alt_response = headers.contains_key("x-envoy-upstream-rq-timeout-alt-response");
+        Timeouts { route, per_try, per_try_idle, alt_response, rewrite_grpc }
+    }
+
+    /// The stream's own limit where the route honours `grpc-timeout` in its place (`grpc_timeout_header_max`).
+    pub fn stream(ctx: &StreamCtx, f: &Forward) -> Option<Option<Duration>> {
+        let c = &f.config;
+        let Some((max, asked)) = c.grpc_timeout_header_max.zip(asked_by_grpc(&ctx.request.headers)) else {
+            return c.max_stream_duration;
+        };
+        let bounded = max.filter(|m| !m.is_zero()).map_or(asked, |m| m.min(asked));
+        let left = bounded.saturating_sub(c.grpc_timeout_header_offset.unwrap_or_default());
+        // The client's zero is over at once, which is not the zero of the configuration.
+        Some(Some(left.max(Duration::from_millis(1))))
+    }
+
+    /// What the upstream is told of the time it has, `elapsed` after the end of the request.
+    pub fn expected(&self, elapsed: Duration) -> Option<Duration> {
+        let whole = self.per_try.or(self.route)?;
+        let Some(route) = self.route else { return Some(whole) };
+        Some(whole.min(route.saturating_sub(elapsed)).max(Duration::from_millis(1)))
+    }
+}
+
+fn asked_by_grpc(headers: &HeaderMap) -> Option<Duration> {
+    grpc_timeout(headers.get("grpc-timeout")?.as_bytes())
+}
+
+/// A duration as `grpc-timeout` has it: at most eight digits, so that hours serve where milliseconds do not.
+pub fn to_grpc_timeout(t: Duration) -> String {
+    const MOST: u128 = 99_999_999;
+    let ms = t.as_millis();
+    match () {
+        () if ms <= MOST => format!("{ms}m"),
+        () if ms / 1000 <= MOST => format!("{}S", ms / 1000),
+        () if ms / 60_000 <= MOST => format!("{}M", ms / 60_000),
+        () => format!("{}H", (ms / 3_600_000).min(MOST)),
     }
 }
 
@@ -96,5 +145,27 @@ mod tests {
         for bad in [&b""[..], b"S", b"123456789S", b"1x", b"-1S", b"1"] {
             assert_eq!(grpc_timeout(bad), None);
         }
+    }
+
+    #[test]
+    fn what_is_left_is_told() {
+        let ms = Duration::from_millis;
+        let mut t = Timeouts {
+            route: Some(ms(300)),
+            per_try: Some(ms(200)),
+            per_try_idle: None,
+            alt_response: false,
+            rewrite_grpc: false,
+        };
+        assert_eq!(t.expected(ms(0)), Some(ms(200)));
+        assert_eq!(t.expected(ms(150)), Some(ms(150)));
+        assert_eq!(t.expected(ms(400)), Some(ms(1)));
+        t.per_try = None;
+        assert_eq!(t.expected(ms(100)), Some(ms(200)));
+        t.route = None;
+        assert_eq!(t.expected(ms(100)), None);
+        assert_eq!(to_grpc_timeout(ms(1500)), "1500m");
+        assert_eq!(to_grpc_timeout(Duration::from_secs(100_000)), "100000S");
+        assert_eq!(to_grpc_timeout(Duration::from_secs(99_999_999 * 3600)), "99999999H");
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::pool::{self, Ask, Checkout};
 use super::{PoolError, connector};
-use crate::cluster::{Cluster, Host};
+use crate::cluster::{Cluster, Host, Permit, Resource, outlier};
 use crate::config::UpstreamProtocol;
 use crate::http::body::{Body, BodyError};
 use crate::http::h1::Framing;
@@ -25,26 +25,49 @@ pub struct Books {
     /// Host.
     pub host: Arc<Host>,
     started: Instant,
+    /// Its place among the requests under way, once it has a connection.
+    permit: Option<Permit>,
 }
 
 impl Books {
-    /// Opens them.
+    /// Opens them. The host counts as busy from now on, though the request still waits for its connection: a host that is slow
+    /// to accept is no better choice for the next one.
     pub fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
-        cluster.stats.upstream_rq_active.inc();
         host.active.fetch_add(1, Ordering::Relaxed);
-        host.rq_total.fetch_add(1, Ordering::Relaxed);
-        Books { cluster: cluster.clone(), host: host.clone(), started: Instant::now() }
+        Books { cluster: cluster.clone(), host: host.clone(), started: Instant::now(), permit: None }
     }
 
-    /// Records the time of a whole exchange.
-    pub fn complete(&self) {
-        self.cluster.stats.upstream_rq_time.record(self.started.elapsed().as_millis() as u64);
+    /// The request has its connection.
+    pub fn sent(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+        self.cluster.stats.upstream_rq_active.inc();
+        self.host.rq_total.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Records the time of a whole exchange; `internal`: the client is (`x-envoy-internal`).
+    pub fn complete(&self, internal: bool) {
+        self.cluster.stats.took(self.started.elapsed(), internal);
+    }
+
+    /// The route's timeout ended it.
+    pub fn timed_out(&self) {
+        self.cluster.stats.upstream_rq_timeout.inc();
+        self.host.rq_timeout.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `per_try_idle_timeout` ended it behind the answer's head.
+    pub fn idle(&self) {
+        self.cluster.stats.upstream_rq_per_try_idle_timeout.inc();
+        self.host.rq_timeout.fetch_add(1, Ordering::Relaxed);
+        self.cluster.observe(&self.host, outlier::Outcome::Timeout);
     }
 }
 
 impl Drop for Books {
     fn drop(&mut self) {
-        self.cluster.stats.upstream_rq_active.dec();
+        if self.permit.is_some() {
+            self.cluster.stats.upstream_rq_active.dec();
+        }
         self.host.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -81,19 +104,14 @@ pub struct Via<'a> {
     pub high: bool,
 }
 
-/// Sends a request and waits for the head of its response.
+/// Has a connection for a request, and its place among the requests under way.
 ///
 /// # Errors
-/// How it failed; nothing of a response was passed on.
+/// No connection could be had, or there is no place.
 ///
 /// # Cancel safety
-/// Dropped, it gives up the attempt and closes or resets what it used.
-pub async fn send(
-    via: &Via<'_>,
-    head: &RequestHead,
-    body: Body,
-    info: &mut StreamInfo,
-) -> Result<(ResponseHead, Body), Failed> {
+/// Dropped, it gives back what it holds.
+pub async fn connect(via: &Via<'_>, head: &RequestHead, info: &mut StreamInfo) -> Result<(Checkout, Permit), Failed> {
     let protocol = via.cluster.config.protocol;
     let sni = via.cluster.config.auto_sni.then(|| head.authority.as_ref()?.to_str().ok()).flatten();
     let sni = sni.map(|s| crate::http::manager::split_port(s).0);
@@ -107,13 +125,36 @@ pub async fn send(
     let connect = connector::Options { sni, alpn_decides: protocol == UpstreamProtocol::Auto, h2: Some(h2) };
     let ask = Ask { cluster: via.cluster, host: via.host, worker: via.worker, high: via.high, connect: &connect };
     let checkout = match pool::ready(&ask, h2) {
-        Some(c) => c,
-        None => Box::pin(pool::checkout(&ask, h2, protocol == UpstreamProtocol::Auto)).await?,
+        Some(c) => Ok(c),
+        None => Box::pin(pool::checkout(&ask, h2, protocol == UpstreamProtocol::Auto)).await,
+    };
+    if matches!(checkout, Err(PoolError::Connect { .. })) {
+        via.cluster.stats.upstream_rq_pending_failure_eject.inc();
+    }
+    let checkout = checkout?;
+    let Some(permit) = via.cluster.breaker(via.high).acquire(Resource::Requests) else {
+        checkout.put_back();
+        return Err(PoolError::Overflow.into());
     };
     via.cluster.stats.upstream_rq_total.inc();
-    let now = Instant::now();
-    info.upstream.pool_ready = Some(now - asked);
-    info.times.first_upstream_tx = Some(now);
+    info.upstream.pool_ready = Some(asked.elapsed());
+    Ok((checkout, permit))
+}
+
+/// Sends a request and waits for the head of its response.
+///
+/// # Errors
+/// How it failed; nothing of a response was passed on.
+///
+/// # Cancel safety
+/// Dropped, it gives up the attempt and closes or resets what it used.
+pub async fn exchange(
+    checkout: Checkout,
+    head: &RequestHead,
+    body: Body,
+    info: &mut StreamInfo,
+) -> Result<(ResponseHead, Body), Failed> {
+    info.times.first_upstream_tx = Some(Instant::now());
     let result = match checkout {
         Checkout::H1(conn) => http1(conn, head, body, info).await,
         Checkout::H2(slot) => http2(slot, head, body, info).await,

@@ -339,6 +339,16 @@ pub enum Checkout {
     H2(H2Slot),
 }
 
+impl Checkout {
+    /// Gives back what was not used.
+    pub fn put_back(self) {
+        match self {
+            Checkout::H1(conn) => Home::check_in(conn),
+            Checkout::H2(_) => {}
+        }
+    }
+}
+
 async fn http2(ask: &Ask<'_>, auto: bool) -> Result<Checkout, PoolError> {
     let stats = &ask.cluster.stats;
     let breaker = ask.cluster.breaker(ask.high);

@@ -131,8 +131,7 @@ fn write_flags(flags: ResponseFlags, long: bool, out: &mut Vec<u8>) {
         out.push(b'-');
         return;
     }
-    let set = ResponseFlags::ALL.iter().filter(|(flag, ..)| flags.any_of(*flag));
-    for (i, (_, short_name, long_name)) in set.enumerate() {
+    for (i, (short_name, long_name)) in flags.names().enumerate() {
         if i > 0 {
             out.push(b',');
         }

@@ -58,6 +58,7 @@ pub(super) fn route_action(c: &Ctx<'_>, a: &pb::RouteAction, matched_by: Templat
         idle_timeout: set_or_off(c, "idle_timeout", &a.idle_timeout)?,
         flush_timeout: set_or_off(c, "flush_timeout", &a.flush_timeout)?,
         max_stream_duration: set_or_off(&s, "max_stream_duration", &stream.max_stream_duration)?,
+        stream_timeouts: a.max_stream_duration.is_some(),
         grpc_timeout_header_max: set_or_off(&s, "grpc_timeout_header_max", &stream.grpc_timeout_header_max)?,
         grpc_timeout_header_offset: s.duration("grpc_timeout_header_offset", &stream.grpc_timeout_header_offset)?,
         max_grpc_timeout: set_or_off(c, "max_grpc_timeout", &a.max_grpc_timeout)?,

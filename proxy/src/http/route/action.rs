@@ -53,7 +53,7 @@ pub struct Forward {
     /// Validated settings.
     pub config: config::RouteAction,
     /// Retry policy in force: the route's, else the virtual host's.
-    pub retry: Option<config::RetryPolicy>,
+    pub retry: Option<Arc<config::RetryPolicy>>,
     /// Clusters by name, for targets named by headers.
     pub clusters: Arc<crate::cluster::Clusters>,
     /// Mirrors in force, with their clusters.
@@ -102,7 +102,7 @@ impl Forward {
         };
         let mirrors = [&action.mirrors, &vhost.mirrors, &root.mirrors].into_iter().find(|m| !m.is_empty());
         Ok(Forward {
-            retry: action.retry_policy.clone().or_else(|| vhost.retry_policy.clone()),
+            retry: action.retry_policy.clone().or_else(|| vhost.retry_policy.clone()).map(Arc::new),
             clusters: parts.clusters.clone(),
             mirrors: mirrors.map_or_else(Vec::new, |list| {
                 list.iter().map(|m| (m.clone(), Target::new(&m.cluster, parts))).collect()
