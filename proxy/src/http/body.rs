@@ -40,6 +40,10 @@ pub enum BodyError {
     Protocol,
     /// A limit of ours was exceeded.
     TooLarge,
+    /// Trailers beyond the size of heads.
+    TrailersTooLarge,
+    /// More trailers than a head may have fields.
+    TooManyTrailers,
     /// Nothing came for too long.
     IdleTimeout,
     /// The whole stream took too long.

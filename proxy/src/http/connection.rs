@@ -54,6 +54,11 @@ impl HttpConn {
         request::handle(ctx, body).await
     }
 
+    /// The client left in the middle of a head.
+    pub fn cut_off(self: &Arc<Self>) {
+        Box::new(StreamCtx::without_request(self.clone())).finish(EndReason::DownstreamClosed);
+    }
+
     /// An answer to what could not be read as a request.
     pub fn refuse(self: &Arc<Self>, status: StatusCode, details: &'static str, flags: ResponseFlags) -> Reply {
         let mut ctx = Box::new(StreamCtx::without_request(self.clone()));
@@ -61,8 +66,7 @@ impl HttpConn {
         if flags.any_of(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
             self.manager.stats.downstream_cx_protocol_error.inc();
         }
-        let text =
-            if status == StatusCode::UPGRADE_REQUIRED { "" } else { status.canonical_reason().unwrap_or_default() };
+        let text = status.canonical_reason().unwrap_or_default();
         local_reply::make(ctx, status, text, details)
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::attempts::Forwarding;
+use super::body::BodyError;
 use super::connection::Reply;
 use super::local_reply;
 use super::retry::Failure;
@@ -49,6 +50,12 @@ pub(super) fn reply(mut ctx: Box<StreamCtx>, cluster: &Arc<Cluster>, failure: &F
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
     let (status, text, details) = match failure {
         Failure::NoHost => (unavailable, "no healthy upstream".into(), "no_healthy_upstream".into()),
+        Failure::Upload(e @ (BodyError::TrailersTooLarge | BodyError::TooManyTrailers)) => {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            let many = *e == BodyError::TooManyTrailers;
+            let details = if many { "http1.too_many_trailers" } else { "http1.headers_too_large" };
+            return local_reply::make(ctx, status, "Request Header Fields Too Large", details);
+        }
         Failure::Upload(_) => {
             return local_reply::make(ctx, StatusCode::BAD_REQUEST, "Bad Request", "http1.codec_error");
         }

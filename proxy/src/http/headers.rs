@@ -33,6 +33,65 @@ impl Format {
     }
 }
 
+/// Fields of a request that Envoy keeps as one: a repeated one goes on as a list. Sorted.
+const JOINED: &[&str] = &[
+    "accept",
+    "accept-encoding",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "access-control-request-private-network",
+    "authentication",
+    "authorization",
+    "cache-control",
+    "content-encoding",
+    "content-type",
+    "expect",
+    "grpc-accept-encoding",
+    "grpc-timeout",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "origin",
+    "pragma",
+    "proxy-status",
+    "referer",
+    "user-agent",
+    "via",
+    "x-client-trace-id",
+    "x-envoy-attempt-count",
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-request-id",
+];
+
+/// Makes one field of a request's repeated ones, where everything behind reads them as one.
+pub(crate) fn join_repeated(headers: &mut HeaderMap) {
+    if headers.len() == headers.keys_len() {
+        return;
+    }
+    let repeated = |name: &&HeaderName| headers.get_all(*name).iter().nth(1).is_some();
+    let names: Vec<HeaderName> =
+        headers.keys().filter(|name| JOINED.binary_search(&name.as_str()).is_ok()).filter(repeated).cloned().collect();
+    for name in names {
+        let values: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+        // What was made of valid values is valid.
+        if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b',')) {
+            headers.insert(name, joined);
+        }
+    }
+}
+
 enum Value {
     Fixed(HeaderValue),
     Format(Format),

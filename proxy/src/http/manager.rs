@@ -133,7 +133,9 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     let manager = ctx.conn.manager.clone();
     let m = &manager.config;
     if ctx.request.authority.is_none() && ctx.request.protocol != crate::stream_info::Protocol::Http10 {
-        return Err(local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "missing_host_header"));
+        let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "missing_host_header");
+        reply.close = true;
+        return Err(reply);
     }
     if ctx.request.authority.is_none() && !m.http1.default_host_for_http_10.is_empty() {
         ctx.request.authority = HeaderValue::from_str(&m.http1.default_host_for_http_10).ok();

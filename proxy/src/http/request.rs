@@ -200,7 +200,6 @@ fn prepare_upstream(ctx: &mut StreamCtx, fw: &Forwarding<'_>) {
             headers.remove(HeaderName::from_static(name));
         }
     }
-    headers.remove(header::EXPECT);
     if let Some(t) = fw.timeouts.expected(Duration::ZERO) {
         fw.announce(ctx, t);
     }

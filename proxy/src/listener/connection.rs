@@ -113,8 +113,8 @@ async fn run(mut stream: Stream, chain: &Chain, info: Arc<ConnInfo>, worker: usi
     }
 }
 
-/// The client's HTTP/2 preface.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What tells HTTP/2: as much of the client's preface as Envoy looks at. The rest of it is the codec's to check.
+const PREFACE: &[u8] = b"PRI * HTTP/2";
 
 async fn http(mut stream: Stream, manager: Arc<Manager>, info: Arc<ConnInfo>, worker: usize, drain: Drain) {
     manager.stats.downstream_cx_total.inc();

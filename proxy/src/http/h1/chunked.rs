@@ -5,15 +5,20 @@ use http::HeaderMap;
 
 use super::parse::{self, ParseError};
 
-/// Longest chunk-size line, extensions included: what is longer is an attack.
-const MAX_SIZE_LINE: usize = 4096;
-
 /// Decoder of one chunked body.
 #[derive(Debug)]
 pub struct Chunked {
     state: State,
-    /// Bytes of trailers allowed.
-    max_trailers: usize,
+    limits: Limits,
+}
+
+/// Bounds of what frames a body.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Bytes of the trailers, and of one chunk's size line with its extensions.
+    pub bytes: usize,
+    /// Fields of the trailers.
+    pub trailers: usize,
 }
 
 #[derive(Debug)]
@@ -38,8 +43,8 @@ pub enum Event {
 
 impl Chunked {
     /// A decoder at the start of a body.
-    pub fn new(max_trailers: usize) -> Self {
-        Chunked { state: State::Size, max_trailers }
+    pub fn new(limits: Limits) -> Self {
+        Chunked { state: State::Size, limits }
     }
 
     /// Whether the last chunk and its trailers were read.
@@ -54,7 +59,7 @@ impl Chunked {
     pub fn next(&mut self, buf: &mut BytesMut) -> Result<Event, ParseError> {
         loop {
             match &mut self.state {
-                State::Size => match size_line(buf)? {
+                State::Size => match size_line(buf, self.limits.bytes)? {
                     None => return Ok(Event::NeedMore),
                     Some(0) => self.state = State::Trailers,
                     Some(n) => self.state = State::Data(n),
@@ -85,7 +90,7 @@ impl Chunked {
                     _ => return Err(ParseError::Chunk),
                 },
                 State::Trailers => {
-                    let Some(trailers) = trailers(buf, self.max_trailers)? else { return Ok(Event::NeedMore) };
+                    let Some(trailers) = trailers(buf, self.limits)? else { return Ok(Event::NeedMore) };
                     self.state = State::Done;
                     return Ok(Event::End(trailers));
                 }
@@ -95,19 +100,19 @@ impl Chunked {
     }
 }
 
-/// Reads `1*HEXDIG [ chunk-ext ] CRLF`.
-fn size_line(buf: &mut BytesMut) -> Result<Option<u64>, ParseError> {
+/// Reads `1*HEXDIG [ chunk-ext ] CRLF`. A bare LF is no end of it: who takes it for one reads other chunks than who does not.
+fn size_line(buf: &mut BytesMut, max: usize) -> Result<Option<u64>, ParseError> {
     let Some(end) = memchr::memchr(b'\n', buf) else {
-        return if buf.len() > MAX_SIZE_LINE { Err(ParseError::Chunk) } else { check_partial(buf).map(|()| None) };
+        return if buf.len() > max { Err(ParseError::Chunk) } else { check_partial(buf).map(|()| None) };
     };
-    if end > MAX_SIZE_LINE {
+    if end > max {
         return Err(ParseError::Chunk);
     }
-    let line = &buf[..end];
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = buf[..end].strip_suffix(b"\r").ok_or(ParseError::Chunk)?;
     let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
-    // 15 digits: below 2^60, no overflow anywhere.
-    if digits == 0 || digits > 15 {
+    let zeros = line.iter().take_while(|b| **b == b'0').count();
+    // 16 digits are 64 bits: no overflow below.
+    if digits == 0 || digits - zeros > 16 {
         return Err(ParseError::Chunk);
     }
     let extension = &line[digits..];
@@ -116,7 +121,7 @@ fn size_line(buf: &mut BytesMut) -> Result<Option<u64>, ParseError> {
         return Err(ParseError::Chunk);
     }
     let mut size = 0u64;
-    for b in &line[..digits] {
+    for b in &line[zeros..digits] {
         size = size << 4 | u64::from((*b as char).to_digit(16).unwrap_or(0));
     }
     buf.advance(end + 1);
@@ -131,7 +136,7 @@ fn check_partial(buf: &BytesMut) -> Result<(), ParseError> {
     }
 }
 
-fn trailers(buf: &mut BytesMut, max: usize) -> Result<Option<HeaderMap>, ParseError> {
+fn trailers(buf: &mut BytesMut, limits: Limits) -> Result<Option<HeaderMap>, ParseError> {
     match *buf.as_ref() {
         [b'\r', b'\n', ..] => {
             buf.advance(2);
@@ -144,8 +149,8 @@ fn trailers(buf: &mut BytesMut, max: usize) -> Result<Option<HeaderMap>, ParseEr
         _ => {}
     }
     match parse::head_end(buf, 0) {
-        Some(end) if end <= max => parse::trailers(buf.split_to(end).freeze()).map(Some),
-        None if buf.len() <= max => Ok(None),
+        Some(end) if end <= limits.bytes => parse::trailers(buf.split_to(end).freeze(), limits.trailers).map(Some),
+        None if buf.len() <= limits.bytes => Ok(None),
         _ => Err(ParseError::HeadersTooLarge),
     }
 }
@@ -156,7 +161,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn decode(parts: &[&[u8]]) -> Result<(Vec<u8>, HeaderMap, Vec<u8>), ParseError> {
-        let (mut d, mut buf, mut out) = (Chunked::new(1024), BytesMut::new(), Vec::new());
+        let (mut d, mut buf, mut out) =
+            (Chunked::new(Limits { bytes: 1024, trailers: 3 }), BytesMut::new(), Vec::new());
         let mut parts = parts.iter();
         loop {
             match d.next(&mut buf)? {
@@ -187,11 +193,18 @@ mod tests {
             "1 2\r\n",
             "4\r\nWeft0\r\n\r\n",
             "\r\n",
-            "1000000000000000\r\n",
+            "10000000000000000\r\n",
+            "4\nWeft\r\n0\r\n\r\n",
+            "4;a\nWeft\r\n0\r\n\r\n",
+            "0\n\n",
             "4\0\r\n",
         ] {
             assert!(matches!(decode(&[bad.as_bytes()]), Err(ParseError::Chunk)), "{bad:?}");
         }
+        assert_eq!(decode(&[b"000000000000000000004\r\nWeft\r\n0\r\n\r\n"]).unwrap().0, b"Weft");
+        assert!(matches!(decode(&[b"ffffffffffffffff\r\nabc"]), Err(ParseError::Incomplete)));
+        let many = decode(&[b"0\r\na: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n\r\n"]);
+        assert!(matches!(many, Err(ParseError::TooManyHeaders)));
         let long = format!("1;{}", "a".repeat(5000));
         assert!(matches!(decode(&[long.as_bytes()]), Err(ParseError::Chunk)));
     }

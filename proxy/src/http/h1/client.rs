@@ -166,7 +166,7 @@ impl H1Conn {
         let close = parse::list_has(&headers, &header::CONNECTION, "close");
         let keep = parse::list_has(&headers, &header::CONNECTION, "keep-alive");
         self.reusable &= !close && (parsed.protocol == Protocol::Http11 || keep) && framing != Framing::UntilClose;
-        self.download = Some(Decoder::new(framing, self.limits.max_bytes));
+        self.download = Some(Decoder::new(framing, self.limits.body(self.enable_trailers)));
         for hop in [header::CONNECTION, header::TRANSFER_ENCODING] {
             headers.remove(hop);
         }

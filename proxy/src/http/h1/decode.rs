@@ -6,8 +6,8 @@ use bytes::BytesMut;
 use tokio::io::AsyncRead;
 
 use super::super::body::{BodyError, Frame};
-use super::chunked::{Chunked, Event};
-use super::{Framing, READ_MIN, poll_read_body, take};
+use super::chunked::{Chunked, Event, Limits};
+use super::{Framing, ParseError, READ_MIN, poll_read_body, take};
 
 /// The reading state of one body.
 pub(super) enum Decoder {
@@ -27,11 +27,11 @@ pub(super) struct ReadBuffer {
 }
 
 impl Decoder {
-    pub(super) fn new(framing: Framing, max_trailers: usize) -> Self {
+    pub(super) fn new(framing: Framing, limits: Limits) -> Self {
         match framing {
             Framing::None | Framing::Length(0) => Decoder::Done,
             Framing::Length(n) => Decoder::Length(n),
-            Framing::Chunked => Decoder::Chunked(Box::new(Chunked::new(max_trailers))),
+            Framing::Chunked => Decoder::Chunked(Box::new(Chunked::new(limits))),
             Framing::UntilClose => Decoder::UntilClose,
         }
     }
@@ -58,6 +58,8 @@ impl Decoder {
                         return Poll::Ready((!trailers.is_empty()).then_some(Ok(Frame::Trailers(trailers))));
                     }
                     Ok(Event::NeedMore) => {}
+                    Err(ParseError::HeadersTooLarge) => return Poll::Ready(Some(Err(BodyError::TrailersTooLarge))),
+                    Err(ParseError::TooManyHeaders) => return Poll::Ready(Some(Err(BodyError::TooManyTrailers))),
                     Err(_) => return Poll::Ready(Some(Err(BodyError::Protocol))),
                 },
                 Decoder::Length(left) => {

@@ -1,7 +1,7 @@
 //! Writing HTTP/1 heads and body framing.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::super::head::RequestHead;
 use super::Framing;
@@ -32,6 +32,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, format: 
         field(out, "connection", b"upgrade", format);
         field(out, "upgrade", protocol.as_bytes(), format);
     }
+    // A method that usually has a body says that it has none.
+    let bodiless = matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT);
+    let framing = if framing == Framing::None && !bodiless { Framing::Length(0) } else { framing };
     framing_field(out, framing, &head.headers, format);
     out.extend_from_slice(b"\r\n");
 }

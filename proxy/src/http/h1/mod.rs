@@ -7,7 +7,9 @@ pub mod chunked;
 pub mod client;
 mod decode;
 pub mod encode;
+mod line;
 pub mod parse;
+mod request;
 pub mod server;
 
 pub use parse::{ParseError, ParseLimits};

@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::Framing;
+use super::line::{self, RequestLine};
 use crate::stream_info::Protocol;
 
 /// Why a message was refused. [`ParseError::status`] is Envoy's answer to it.
@@ -19,8 +20,20 @@ pub enum ParseError {
     Method,
     #[error("HTTP version not supported")]
     Version,
+    #[error("bad request target")]
+    Url,
+    #[error("scheme of the request target not supported")]
+    Scheme,
+    #[error("bad host")]
+    Authority,
+    #[error("CONNECT with a body")]
+    ConnectBody,
     #[error("bad header line")]
     Header,
+    #[error("bad characters in a header's value")]
+    Value,
+    #[error("fields named in connection that cannot be")]
+    Nominated,
     #[error("conflicting or malformed content-length")]
     ContentLength,
     #[error("both transfer-encoding and content-length")]
@@ -59,7 +72,12 @@ impl ParseError {
             ParseError::LengthAndEncoding => "http1.content_length_and_chunked_not_allowed",
             ParseError::Version => "low_version",
             ParseError::Underscore => "http1.unexpected_underscore",
-            ParseError::Header => "http1.invalid_characters",
+            ParseError::Url => "http1.invalid_url",
+            ParseError::Scheme => "http1.invalid_scheme",
+            ParseError::Authority => "http.invalid_authority",
+            ParseError::ConnectBody => "http1.body_disallowed",
+            ParseError::Nominated => "http1.connection_header_rejected",
+            ParseError::Value => "http1.invalid_characters",
             _ => "http1.codec_error",
         }
     }
@@ -76,6 +94,14 @@ pub struct ParseLimits {
     pub underscores: crate::config::UnderscoresAction,
     /// Methods beyond the registered ones.
     pub custom_methods: bool,
+}
+
+impl ParseLimits {
+    /// Limits of what frames the body behind such a head; trailers that are dropped are not counted.
+    pub(super) fn body(&self, trailers_kept: bool) -> super::chunked::Limits {
+        let trailers = if trailers_kept { self.max_headers } else { usize::MAX };
+        super::chunked::Limits { bytes: self.max_bytes, trailers }
+    }
 }
 
 /// A parsed request head.
@@ -135,10 +161,8 @@ pub fn skip_empty_lines(buf: &mut BytesMut) {
 /// What is wrong with it.
 pub fn request(head: Bytes, limits: &ParseLimits, keep_spelling: bool) -> Result<ParsedRequest, ParseError> {
     let (line, rest) = first_line(&head);
-    let [method, target, version] = request_line(&head[line])?;
-    let method = self::method(method, limits.custom_methods)?;
-    let target = std::str::from_utf8(target).map_err(|_| ParseError::StartLine)?.to_owned();
-    let protocol = self::version(version)?;
+    let line = RequestLine::parse(&head[line], limits.custom_methods)?;
+    let (method, target, protocol) = (line.method, line.target.to_owned(), line.protocol);
     let mut fields = Fields::new(limits, keep_spelling);
     fields.read(&head, rest)?;
     Ok(ParsedRequest {
@@ -162,7 +186,7 @@ pub fn response(head: Bytes, limits: &ParseLimits) -> Result<ParsedResponse, Par
         Some(i) => (&line[..i], &line[i + 1..]),
         None => return Err(ParseError::StartLine),
     };
-    let protocol = self::version(version)?;
+    let protocol = line::version(version)?;
     let status = tail.get(..3).ok_or(ParseError::StartLine)?;
     if !matches!(tail.get(3), None | Some(b' ')) {
         return Err(ParseError::StartLine);
@@ -177,10 +201,10 @@ pub fn response(head: Bytes, limits: &ParseLimits) -> Result<ParsedResponse, Par
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn trailers(section: Bytes) -> Result<HeaderMap, ParseError> {
+pub fn trailers(section: Bytes, max_headers: usize) -> Result<HeaderMap, ParseError> {
     let limits = ParseLimits {
         max_bytes: section.len(),
-        max_headers: 100,
+        max_headers,
         underscores: crate::config::UnderscoresAction::Allow,
         custom_methods: true,
     };
@@ -194,71 +218,6 @@ fn first_line(head: &[u8]) -> (std::ops::Range<usize>, usize) {
     let end = memchr::memchr(b'\n', head).unwrap_or(head.len());
     let line_end = if end > 0 && head[end - 1] == b'\r' { end - 1 } else { end };
     (0..line_end, (end + 1).min(head.len()))
-}
-
-/// Method, target and version; several spaces between them count as one.
-fn request_line(line: &[u8]) -> Result<[&[u8]; 3], ParseError> {
-    let mut parts = line.split(|b| *b == b' ').filter(|p| !p.is_empty());
-    let method = parts.next().ok_or(ParseError::StartLine)?;
-    let target = parts.next().ok_or(ParseError::StartLine)?;
-    let version = parts.next().unwrap_or_default();
-    if parts.next().is_some() || line.first() == Some(&b' ') || target.iter().any(|b| *b < 0x21 || *b == 0x7f) {
-        return Err(ParseError::StartLine);
-    }
-    Ok([method, target, version])
-}
-
-fn method(name: &[u8], custom: bool) -> Result<Method, ParseError> {
-    let method = Method::from_bytes(name).map_err(|_| ParseError::Method)?;
-    const REGISTERED: &[&str] = &[
-        "ACL",
-        "BIND",
-        "CHECKOUT",
-        "COPY",
-        "LINK",
-        "LOCK",
-        "MERGE",
-        "MKACTIVITY",
-        "MKCALENDAR",
-        "MKCOL",
-        "MOVE",
-        "MSEARCH",
-        "M-SEARCH",
-        "NOTIFY",
-        "PROPFIND",
-        "PROPPATCH",
-        "PURGE",
-        "REBIND",
-        "REPORT",
-        "SEARCH",
-        "SOURCE",
-        "SUBSCRIBE",
-        "UNBIND",
-        "UNLINK",
-        "UNLOCK",
-        "UNSUBSCRIBE",
-    ];
-    let standard = matches!(
-        method,
-        Method::GET
-            | Method::POST
-            | Method::PUT
-            | Method::DELETE
-            | Method::HEAD
-            | Method::OPTIONS
-            | Method::CONNECT
-            | Method::PATCH
-            | Method::TRACE
-    );
-    if standard || custom || REGISTERED.contains(&method.as_str()) { Ok(method) } else { Err(ParseError::Method) }
-}
-
-fn version(text: &[u8]) -> Result<Protocol, ParseError> {
-    match text {
-        b"HTTP/1.1" => Ok(Protocol::Http11),
-        b"HTTP/1.0" => Ok(Protocol::Http10),
-        _ => Err(ParseError::Version),
-    }
 }
 
 struct Fields<'a> {
@@ -276,6 +235,10 @@ impl<'a> Fields<'a> {
     }
 
     fn read(&mut self, head: &Bytes, mut at: usize) -> Result<(), ParseError> {
+        if matches!(head.get(at), Some(b' ' | b'\t')) {
+            // There is no line it could continue.
+            return Err(ParseError::Header);
+        }
         while at < head.len() {
             let (line, mut next) = line_at(head, at);
             if line.is_empty() {
@@ -283,12 +246,11 @@ impl<'a> Fields<'a> {
             }
             let folded = matches!(head.get(next), Some(b' ' | b'\t'));
             if folded {
-                // obs-fold: the continuation lines join with one space.
+                // obs-fold: only the ends of lines go.
                 let mut joined = head[line].to_vec();
                 while matches!(head.get(next), Some(b' ' | b'\t')) {
                     let (more, after) = line_at(head, next);
-                    joined.push(b' ');
-                    joined.extend_from_slice(head[more].trim_ascii());
+                    joined.extend_from_slice(&head[more]);
                     next = after;
                 }
                 let joined = Bytes::from(joined);
@@ -328,14 +290,14 @@ impl<'a> Fields<'a> {
         let bare_cr = memchr::memchr(b'\r', &head[start..end]).is_some();
         if bare_cr && matches!(name, header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::HOST) {
             // Repairing what frames or routes a message would be guessing.
-            return Err(ParseError::Header);
+            return Err(ParseError::Value);
         }
         let value = if bare_cr {
             Bytes::from(head[start..end].iter().copied().filter(|b| *b != b'\r').collect::<Vec<u8>>())
         } else {
             head.slice(start..end)
         };
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| ParseError::Header)?;
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| ParseError::Value)?;
         if self.keep_spelling && text[..colon].iter().any(u8::is_ascii_uppercase) {
             self.spelling.push(head.slice(line.start..line.start + colon));
         }
@@ -365,6 +327,10 @@ pub struct Lengths {
 /// # Errors
 /// Conflicts and malformed values.
 pub fn lengths(headers: &mut HeaderMap, allow_chunked_length: bool) -> Result<Lengths, ParseError> {
+    let both = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
+    if both && !allow_chunked_length {
+        return Err(ParseError::LengthAndEncoding);
+    }
     let mut chunked = false;
     for v in headers.get_all(header::TRANSFER_ENCODING) {
         if chunked || !v.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -381,9 +347,6 @@ pub fn lengths(headers: &mut HeaderMap, allow_chunked_length: bool) -> Result<Le
         length = Some(text.parse::<u64>().map_err(|_| ParseError::ContentLength)?);
     }
     if chunked && length.is_some() {
-        if !allow_chunked_length {
-            return Err(ParseError::LengthAndEncoding);
-        }
         headers.remove(header::CONTENT_LENGTH);
         length = None;
     }

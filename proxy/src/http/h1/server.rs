@@ -9,17 +9,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::super::body::{Body, BodyError, Frame, PipeFeed};
 use super::super::connection::{EndReason, HttpConn, Reply};
-use super::super::head::{RequestHead, Scheme};
 use super::super::limits::{Clock, Shared};
 use super::decode::{Decoder, ReadBuffer};
 use super::encode::{self, Outgoing};
-use super::{Framing, ParseError, ParseLimits, parse, poll_read_small};
+use super::request::{self, Received};
+use super::{Framing, ParseError, ParseLimits, line, parse, poll_read_small};
 use crate::stream_info::{Protocol, ResponseFlags};
 use crate::timer::LazyTimer;
 use crate::transport::Stream;
@@ -46,6 +46,8 @@ enum HeadWait {
     Head(Bytes),
     /// The client left, or it was idle for too long, or we drain: nothing to say.
     Quiet,
+    /// The client left in the middle of one.
+    Cut,
     Refused(ParseError),
     Timeout,
 }
@@ -103,6 +105,10 @@ impl ServerConn {
                     .await
                 }
                 HeadWait::Quiet => Next::Close,
+                HeadWait::Cut => {
+                    self.conn.cut_off();
+                    Next::Close
+                }
             };
             match next {
                 Next::KeepAlive => {}
@@ -129,7 +135,7 @@ impl ServerConn {
         }
         let drain = conn.drain.notified();
         tokio::pin!(drain);
-        let mut begun = false;
+        let (mut begun, mut looked) = (false, false);
         let mut searched = 0;
         poll_fn(|cx| {
             loop {
@@ -145,6 +151,12 @@ impl ServerConn {
                         self.timer.set_after(config.common.idle_timeout);
                     }
                 }
+                if !looked {
+                    match self.look_ahead(searched) {
+                        Ok(whole) => looked = whole,
+                        Err(e) => return Poll::Ready(HeadWait::Refused(e)),
+                    }
+                }
                 if let Some(end) = parse::head_end(&self.buf.bytes, searched) {
                     if end > self.limits.max_bytes {
                         return Poll::Ready(HeadWait::Refused(ParseError::HeadersTooLarge));
@@ -157,6 +169,7 @@ impl ServerConn {
                 }
                 match poll_read_small(&mut self.stream, cx, &mut self.buf.bytes) {
                     Poll::Ready(Ok(n)) if n > 0 => self.buf.total += n as u64,
+                    Poll::Ready(_) if begun => return Poll::Ready(HeadWait::Cut),
                     Poll::Ready(_) => return Poll::Ready(HeadWait::Quiet),
                     Poll::Pending => break,
                 }
@@ -182,13 +195,16 @@ impl ServerConn {
     async fn request(&mut self, head: Bytes) -> Next {
         self.requests += 1;
         let head_bytes = head.len() as u64;
-        let (head, framing, keep_alive) = match self.parse(head) {
-            Ok(parsed) => parsed,
+        let secure = self.conn.info.tls.is_some();
+        let received = request::read(head, &self.limits, &self.conn.manager.config, secure);
+        let Received { mut head, framing, keep_alive } = match received {
+            Ok(received) => received,
             Err(e) => return self.refuse(e.status(), e.details(), ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR).await,
         };
         let method = head.method.clone();
         let old = head.protocol == Protocol::Http10;
-        if head.protocol != Protocol::Http10 && parse::list_has(&head.headers, &header::EXPECT, "100-continue") {
+        if request::expects_continue(&head) {
+            head.headers.remove(header::EXPECT);
             self.out.head.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
         let (feed, body) = match framing {
@@ -198,7 +214,11 @@ impl ServerConn {
                 (Some(feed), body)
             }
         };
-        let mut upload = Upload { decoder: Decoder::new(framing, self.limits.max_bytes), feed, failed: None };
+        let mut upload = Upload {
+            decoder: Decoder::new(framing, self.limits.body(self.conn.manager.config.http1.enable_trailers)),
+            feed,
+            failed: None,
+        };
         // Boxed: an idle connection must not hold the room that a request needs.
         let mut clock = Clock::new(self.shared.clone(), &self.conn.manager.config);
         let handler = Box::pin(self.conn.clone().handle(head, body, head_bytes, self.shared.clone()));
@@ -260,7 +280,7 @@ impl ServerConn {
     ) -> Next {
         let status = reply.head.status;
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (*method == Method::CONNECT && status.is_success());
-        let framing = if tunnel { Framing::UntilClose } else { response_framing(&reply, method, old) };
+        let framing = if tunnel { Framing::UntilClose } else { request::response_framing(&reply, method, old) };
         let incomplete = reply.local && !upload.is_done();
         let last = self.conn.is_last_request(self.requests) || self.is_too_old();
         let mut close = tunnel || !keep_alive || incomplete || last || framing == Framing::UntilClose;
@@ -364,52 +384,19 @@ impl ServerConn {
         }
     }
 
-    /// Reads a head into what the layers above work with.
-    fn parse(&mut self, head: Bytes) -> Result<(RequestHead, Framing, bool), ParseError> {
-        let config = &self.conn.manager.config;
-        let keep_case = config.http1.header_key_format == crate::config::HeaderKeyFormat::Preserve;
-        let parsed = parse::request(head, &self.limits, keep_case)?;
-        if parsed.protocol == Protocol::Http10 && !config.http1.accept_http_10 {
-            return Err(ParseError::Version);
+    /// Refuses what is wrong before the rest of its head is here; `from`: what was looked at before. `true`: the first line is
+    /// whole.
+    fn look_ahead(&self, from: usize) -> Result<bool, ParseError> {
+        let bytes = &self.buf.bytes;
+        if bytes.first().is_some_and(|b| *b <= b' ') {
+            return Err(ParseError::StartLine);
         }
-        let mut headers = parsed.headers;
-        let lengths = parse::lengths(&mut headers, config.http1.allow_chunked_length)?;
-        let mut framing = lengths.request();
-        let keep_alive = match parsed.protocol {
-            Protocol::Http10 => parse::list_has(&headers, &header::CONNECTION, "keep-alive"),
-            _ => !parse::list_has(&headers, &header::CONNECTION, "close"),
-        };
-        let upgrade =
-            headers.remove(header::UPGRADE).filter(|_| parse::list_has(&headers, &header::CONNECTION, "upgrade"));
-        let mut authority = join_hosts(&mut headers);
-        let mut path = parsed.target;
-        if parsed.method == Method::CONNECT {
-            authority = HeaderValue::from_str(&path).ok();
-            path = String::new();
-            framing = Framing::UntilClose;
-        } else if !path.starts_with('/') && path != "*" {
-            let (host, rest) =
-                absolute(&path).filter(|_| config.http1.allow_absolute_url).ok_or(ParseError::StartLine)?;
-            authority = Some(HeaderValue::from_str(host).map_err(|_| ParseError::StartLine)?);
-            path = rest;
+        let Some(end) = memchr::memchr(b'\n', &bytes[from..]) else { return Ok(false) };
+        // With more behind it, the line is read together with its fields.
+        if from + end + 1 == bytes.len() {
+            line::check_early(&bytes[..from + end], self.limits.custom_methods)?;
         }
-        if upgrade.is_some() {
-            framing = Framing::UntilClose;
-        }
-        drop_nominated(&mut headers);
-        for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
-            headers.remove(name);
-        }
-        if headers.get(header::TE).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"trailers")) {
-            headers.remove(header::TE);
-        }
-        for name in ["keep-alive", "proxy-connection"] {
-            headers.remove(name);
-        }
-        let scheme = if self.conn.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
-        let head =
-            RequestHead { method: parsed.method, scheme, authority, path, headers, protocol: parsed.protocol, upgrade };
-        Ok((head, framing, keep_alive))
+        Ok(true)
     }
 
     /// Whether `max_connection_duration` has passed; then this request is the last.
@@ -459,68 +446,6 @@ impl ServerConn {
             Poll::Ready(())
         })
         .await;
-    }
-}
-
-/// Removes the fields that `Connection` names: they were meant for us.
-fn drop_nominated(headers: &mut http::HeaderMap) {
-    let named: Vec<http::HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|v| v.as_bytes().split(|b| *b == b','))
-        .filter_map(|t| http::HeaderName::from_bytes(t.trim_ascii()).ok())
-        .filter(|n| !matches!(*n, header::HOST | header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::TE))
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-}
-
-/// Several Host fields become one, joined as Envoy does.
-fn join_hosts(headers: &mut http::HeaderMap) -> Option<HeaderValue> {
-    let mut all = headers.get_all(header::HOST).iter();
-    let first = all.next()?.clone();
-    let more: Vec<_> = all.collect();
-    let joined = if more.is_empty() {
-        Some(first)
-    } else {
-        let mut text = first.as_bytes().to_vec();
-        for v in more {
-            text.push(b',');
-            text.extend_from_slice(v.as_bytes());
-        }
-        HeaderValue::from_bytes(&text).ok()
-    };
-    headers.remove(header::HOST);
-    joined
-}
-
-/// Splits `http://host/path`.
-fn absolute(target: &str) -> Option<(&str, String)> {
-    let (scheme, rest) = target.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
-        return None;
-    }
-    let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (host, path) = rest.split_at(at);
-    if host.is_empty() {
-        return None;
-    }
-    Some((host, if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }))
-}
-
-fn response_framing(reply: &Reply, method: &Method, old: bool) -> Framing {
-    let status = reply.head.status.as_u16();
-    if *method == Method::HEAD || status == 204 || status == 304 {
-        return Framing::None;
-    }
-    if let Some(n) = reply.head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok()) {
-        return Framing::Length(n);
-    }
-    match reply.body.exact_len() {
-        Some(n) => Framing::Length(n),
-        None if old => Framing::UntilClose,
-        None => Framing::Chunked,
     }
 }
 

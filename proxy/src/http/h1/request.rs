@@ -1,0 +1,232 @@
+//! From a request head's bytes to what the layers above work with: the target taken apart, the body's framing decided, and
+//! the fields that were meant for this connection gone.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::super::head::{RequestHead, Scheme};
+use super::super::headers::join_repeated;
+use super::{Framing, ParseError, ParseLimits, line, parse};
+use crate::config::{HeaderKeyFormat, HttpConnectionManager, StringMatcher};
+use crate::stream_info::Protocol;
+
+/// A request, and what it asks of its connection.
+#[derive(Debug)]
+pub(super) struct Received {
+    pub(super) head: RequestHead,
+    pub(super) framing: Framing,
+    pub(super) keep_alive: bool,
+}
+
+/// What a field that `Connection` names at most: beyond this it is an attack, as in Envoy.
+const MAX_NOMINATED: usize = 10;
+
+/// Reads a head of a connection that is secure or not.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn read(
+    head: Bytes,
+    limits: &ParseLimits,
+    config: &HttpConnectionManager,
+    secure: bool,
+) -> Result<Received, ParseError> {
+    let keep_case = config.http1.header_key_format == HeaderKeyFormat::Preserve;
+    let parsed = parse::request(head, limits, keep_case)?;
+    if parsed.protocol == Protocol::Http10 && !config.http1.accept_http_10 {
+        return Err(ParseError::Version);
+    }
+    let mut headers = parsed.headers;
+    let lengths = parse::lengths(&mut headers, config.http1.allow_chunked_length)?;
+    let mut framing = lengths.request();
+    let keep_alive = keeps_alive(&headers, parsed.protocol);
+    let upgrade = upgrade(&mut headers, &config.http1.ignore_upgrade);
+    join_repeated(&mut headers);
+    let mut authority = headers.remove(header::HOST);
+    if authority.as_ref().is_some_and(|a| !line::is_authority(a.as_bytes())) {
+        return Err(ParseError::Authority);
+    }
+    let mut path = parsed.target;
+    if parsed.method == Method::CONNECT {
+        if framing != Framing::None {
+            return Err(ParseError::ConnectBody);
+        }
+        headers.remove(header::CONTENT_LENGTH);
+        authority = HeaderValue::from_str(line::connect(&path)?).ok();
+        path = String::new();
+        framing = Framing::UntilClose;
+    } else if path == "*" && parsed.method != Method::OPTIONS {
+        return Err(ParseError::Url);
+    } else if !path.starts_with('/') && path != "*" {
+        if !config.http1.allow_absolute_url {
+            return Err(ParseError::Url);
+        }
+        let (host, rest) = line::absolute(&path)?;
+        authority = Some(HeaderValue::from_str(host).map_err(|_| ParseError::Url)?);
+        path = rest.to_owned();
+    }
+    if upgrade.is_some() {
+        framing = Framing::UntilClose;
+    }
+    if drop_nominated(&mut headers)? {
+        authority = None;
+    }
+    for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    only_trailers(&mut headers);
+    for name in ["keep-alive", "proxy-connection"] {
+        headers.remove(name);
+    }
+    let scheme = if secure { Scheme::Https } else { Scheme::Http };
+    let head =
+        RequestHead { method: parsed.method, scheme, authority, path, headers, protocol: parsed.protocol, upgrade };
+    Ok(Received { head, framing, keep_alive })
+}
+
+fn keeps_alive(headers: &HeaderMap, protocol: Protocol) -> bool {
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    let says = |token| {
+        parse::list_has(headers, &header::CONNECTION, token) || parse::list_has(headers, &PROXY_CONNECTION, token)
+    };
+    match protocol {
+        Protocol::Http10 => says("keep-alive") && !says("close"),
+        _ => !says("close"),
+    }
+}
+
+/// Takes the upgrade asked for; one to HTTP/2, or one that is to be ignored, is none.
+fn upgrade(headers: &mut HeaderMap, ignored: &[StringMatcher]) -> Option<HeaderValue> {
+    let asked = headers.remove(header::UPGRADE)?;
+    if asked.as_bytes().eq_ignore_ascii_case(b"h2c") {
+        headers.remove("http2-settings");
+        return None;
+    }
+    if !parse::list_has(headers, &header::CONNECTION, "upgrade") {
+        return None;
+    }
+    if ignored.is_empty() {
+        return Some(asked);
+    }
+    let text = asked.to_str().ok()?;
+    let kept: Vec<&str> =
+        text.split(',').map(str::trim).filter(|t| !t.is_empty() && !ignored.iter().any(|m| m.matches(t))).collect();
+    if kept.is_empty() { None } else { HeaderValue::from_str(&kept.join(",")).ok() }
+}
+
+/// Removes the fields that `Connection` names: they were meant for us. `true`: `Host` was one of them.
+fn drop_nominated(headers: &mut HeaderMap) -> Result<bool, ParseError> {
+    if !headers.contains_key(header::CONNECTION) {
+        return Ok(false);
+    }
+    let mut named = Vec::new();
+    let mut host = false;
+    let values = headers.get_all(header::CONNECTION).iter();
+    let tokens = values.flat_map(|v| v.as_bytes().split(|b| *b == b',')).filter(|t| !t.is_empty());
+    for (i, token) in tokens.enumerate() {
+        let token = token.trim_ascii();
+        if i + 1 >= MAX_NOMINATED || token.starts_with(b":") {
+            return Err(ParseError::Nominated);
+        }
+        // What is no name names nothing.
+        let Ok(name) = HeaderName::from_bytes(token) else { continue };
+        match name.as_str() {
+            "close" | "keep-alive" | "upgrade" | "http2-settings" | "connection" | "te" => {}
+            // Removing these would hide where a request came from.
+            "x-forwarded-for" | "x-forwarded-host" | "x-forwarded-proto" => return Err(ParseError::Nominated),
+            "host" => host = true,
+            _ => named.push(name),
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+    Ok(host)
+}
+
+/// Of `TE`, only "trailers" goes on.
+fn only_trailers(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::TE) {
+        return;
+    }
+    let trailers = parse::list_has(headers, &header::TE, "trailers");
+    headers.remove(header::TE);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Whether the client waits to be told to go on.
+pub(super) fn expects_continue(head: &RequestHead) -> bool {
+    head.protocol != Protocol::Http10
+        && head.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// How an answer to `method` is framed.
+pub(super) fn response_framing(reply: &super::super::connection::Reply, method: &Method, old: bool) -> Framing {
+    let status = reply.head.status;
+    if *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Framing::None;
+    }
+    if let Some(n) = reply.head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok()) {
+        return Framing::Length(n);
+    }
+    match reply.body.exact_len() {
+        Some(n) => Framing::Length(n),
+        None if old => Framing::UntilClose,
+        None => Framing::Chunked,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn nominated_fields_go() {
+        let mut headers = map(&[("connection", "x-a, close"), ("x-a", "1"), ("x-b", "2")]);
+        assert_eq!(drop_nominated(&mut headers), Ok(false));
+        assert!(!headers.contains_key("x-a") && headers.contains_key("x-b"));
+        assert_eq!(drop_nominated(&mut map(&[("connection", "host")])), Ok(true));
+        for bad in ["x-forwarded-for", ":path", "a,b,c,d,e,f,g,h,i,j"] {
+            assert_eq!(drop_nominated(&mut map(&[("connection", bad)])), Err(ParseError::Nominated), "{bad}");
+        }
+        assert_eq!(drop_nominated(&mut map(&[("connection", "a,b,c,d,e,f,g,h,i")])), Ok(false));
+    }
+
+    #[test]
+    fn upgrades() {
+        let asks =
+            |value| map(&[("connection", "upgrade, http2-settings"), ("upgrade", value), ("http2-settings", "A")]);
+        assert_eq!(upgrade(&mut asks("websocket"), &[]).unwrap(), "websocket");
+        let mut h2c = asks("H2C");
+        assert_eq!(upgrade(&mut h2c, &[]), None);
+        assert!(!h2c.contains_key("http2-settings"));
+        assert_eq!(upgrade(&mut map(&[("upgrade", "websocket")]), &[]), None);
+        let ignored = [StringMatcher::exact("TLS/1.2")];
+        assert_eq!(upgrade(&mut asks("TLS/1.2"), &ignored), None);
+        assert_eq!(upgrade(&mut asks("TLS/1.2, websocket"), &ignored).unwrap(), "websocket");
+    }
+
+    #[test]
+    fn te_and_keep_alive() {
+        let mut te = map(&[("te", "gzip, trailers")]);
+        only_trailers(&mut te);
+        assert_eq!(te["te"], "trailers");
+        let mut te = map(&[("te", "chunked")]);
+        only_trailers(&mut te);
+        assert!(te.is_empty());
+        assert!(!keeps_alive(&map(&[("proxy-connection", "x, close")]), Protocol::Http11));
+        assert!(!keeps_alive(&map(&[]), Protocol::Http10));
+        assert!(keeps_alive(&map(&[("connection", "Keep-Alive")]), Protocol::Http10));
+    }
+}
