@@ -155,10 +155,35 @@ pub struct ConnInfo {
     pub metadata: BTreeMap<String, serde_json::Value>,
     /// Why the connection was ended by us, for `%CONNECTION_TERMINATION_DETAILS%`.
     pub termination_details: Mutex<Option<Cow<'static, str>>>,
+    /// Why we closed the connection, for `%DOWNSTREAM_LOCAL_CLOSE_REASON%`.
+    pub local_close: Mutex<Option<Cow<'static, str>>>,
     /// Why the transport failed, for `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub transport_failure: Mutex<Option<Cow<'static, str>>>,
     /// Round trip time of the handshake, if measured.
     pub handshake: Option<Duration>,
+}
+
+/// How a connection was closed. **Source**: `%DOWNSTREAM_DETECTED_CLOSE_TYPE%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CloseType {
+    /// In the ordinary way.
+    #[default]
+    Normal,
+    /// Reset by us.
+    LocalReset,
+    /// Reset by the peer.
+    RemoteReset,
+}
+
+impl CloseType {
+    /// As access logs have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CloseType::Normal => "Normal",
+            CloseType::LocalReset => "LocalReset",
+            CloseType::RemoteReset => "RemoteReset",
+        }
+    }
 }
 
 /// HTTP versions.
@@ -420,6 +445,10 @@ pub struct StreamInfo {
     pub traced: bool,
     /// gRPC status of the response: header, trailer or local reply.
     pub grpc_status: Option<u32>,
+    /// How the downstream connection was closed, where that is known.
+    pub downstream_close: CloseType,
+    /// How the upstream connection was closed, where that is known.
+    pub upstream_close: CloseType,
     /// Unique stream id (for `%STREAM_ID%` and reproducible random choices).
     pub stream_id: u64,
 }
@@ -447,6 +476,8 @@ impl StreamInfo {
             health_check: false,
             traced: false,
             grpc_status: None,
+            downstream_close: CloseType::Normal,
+            upstream_close: CloseType::Normal,
             stream_id,
         }
     }

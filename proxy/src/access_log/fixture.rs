@@ -36,6 +36,7 @@ pub(crate) fn conn() -> ConnInfo {
         proxy_protocol: false,
         metadata: Default::default(),
         termination_details: Default::default(),
+        local_close: Default::default(),
         transport_failure: Default::default(),
         handshake: None,
     }

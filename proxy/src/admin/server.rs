@@ -184,6 +184,7 @@ impl Context {
             proxy_protocol: false,
             metadata: Default::default(),
             termination_details: Default::default(),
+            local_close: Default::default(),
             transport_failure: Default::default(),
             handshake: None,
         }

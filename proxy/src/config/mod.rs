@@ -230,6 +230,14 @@ pub struct BackOff {
     pub max: Duration,
 }
 
+impl BackOff {
+    /// The pause before attempt `n`, counted from 1: anything below an interval that doubles up to the ceiling.
+    pub fn interval(&self, n: u32, random: u64) -> Duration {
+        let doubled = (self.base.as_millis() as u64).saturating_mul(1 << n.saturating_sub(1).min(20));
+        Duration::from_millis(random % doubled.clamp(1, (self.max.as_millis() as u64).max(1)))
+    }
+}
+
 /// Where something listens or is reached. **Source**: `envoy.config.core.v3.Address`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {

@@ -2,9 +2,8 @@
 //! these is refused by its path. An entry goes when its feature comes.
 
 use super::{
-    Bootstrap, Cluster, ConfigError, Discovery, FilterChain, FilterChainMatch, HttpConnectionManager, HttpFilterKind,
-    LbPolicy, Listener, LocalityLb, NetworkFilterKind, RetryPolicy, RouteAction, RouteKind, TcpProxy,
-    UpstreamTransport,
+    Bootstrap, Cluster, ConfigError, Discovery, FilterChain, HttpConnectionManager, HttpFilterKind, LbPolicy, Listener,
+    LocalityLb, NetworkFilterKind, RetryPolicy, RouteAction, RouteKind, TcpCluster, TcpProxy, UpstreamTransport,
 };
 
 /// Every setting of `bootstrap` that would have no effect.
@@ -37,12 +36,6 @@ fn listener(f: &mut Found, at: &str, l: &Listener) {
     f.flag(l.exact_balance, at, "connection_balance_config");
     f.flag(l.tcp_fast_open.is_some(), at, "tcp_fast_open_queue_length");
     f.flag(l.mptcp, at, "enable_mptcp");
-    f.flag(!l.access_log.is_empty(), at, "access_log");
-    f.flag(!l.listener_filters.is_empty(), at, "listener_filters");
-    f.flag(l.filter_chains.len() > 1, at, "filter_chains[1]");
-    for (i, c) in l.filter_chains.iter().enumerate() {
-        f.flag(c.matches != FilterChainMatch::default(), at, &format!("filter_chains[{i}].filter_chain_match"));
-    }
     for (i, c) in l.filter_chains.iter().enumerate() {
         chain(f, &format!("{at}.filter_chains[{i}]"), c);
     }
@@ -57,18 +50,22 @@ fn chain(f: &mut Found, at: &str, c: &FilterChain) {
         match &filter.kind {
             NetworkFilterKind::Http(h) => http(f, &at, h),
             NetworkFilterKind::TcpProxy(t) => tcp(f, &at, t),
-            NetworkFilterKind::SniCluster | NetworkFilterKind::ConnectionLimit(_) => f.flag(true, &at, "@type"),
-            NetworkFilterKind::DirectResponse(_) | NetworkFilterKind::Echo => {}
+            NetworkFilterKind::SniCluster
+            | NetworkFilterKind::ConnectionLimit(_)
+            | NetworkFilterKind::DirectResponse(_)
+            | NetworkFilterKind::Echo => {}
         }
     }
 }
 
 fn tcp(f: &mut Found, at: &str, t: &TcpProxy) {
     f.flag(t.metadata_match.is_some(), at, "metadata_match");
-    f.flag(t.backoff.is_some(), at, "backoff_options");
+    if let TcpCluster::Weighted(list) = &t.cluster {
+        for (i, w) in list.iter().enumerate() {
+            f.flag(w.metadata_match.is_some(), at, &format!("weighted_clusters.clusters[{i}].metadata_match"));
+        }
+    }
     f.flag(!t.hash_policy.is_empty(), at, "hash_policy");
-    f.flag(t.access_log_flush_interval.is_some(), at, "access_log_options.access_log_flush_interval");
-    f.flag(t.access_log_on_connected, at, "access_log_options.flush_access_log_on_connected");
 }
 
 fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {

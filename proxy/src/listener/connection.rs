@@ -1,178 +1,326 @@
-//! A connection from accept to its end.
+//! A connection from accept to its end: listener filters, the choice of a filter chain, TLS, network filters.
+//!
+//! Runs on: the worker that accepted it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
-use super::Listener;
-use super::runtime::{Chain, End};
-use crate::config::CodecType;
+use super::chain::{Chain, End, Gate};
+use super::chain_match::ConnFacts;
+use super::connection_limit::{Place, Verdict};
+use super::filters::{Detected, ListenerFilterError};
+use super::{Listener, http};
+use crate::access_log::LogContext;
 use crate::drain::Drain;
-use crate::http::connection::HttpConn;
-use crate::http::h1::server::ServerConn;
-use crate::http::h2;
-use crate::http::manager::Manager;
-use crate::stream_info::{ConnInfo, PeerAddr, TlsInfo};
+use crate::stream_info::{ConnInfo, PeerAddr, ResponseFlags, StreamInfo, TlsInfo};
 use crate::transport::Stream;
+use crate::transport::tls::TlsError;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// Bound of a TLS handshake where none is configured: the time a client has for anything before its first byte.
+const HANDSHAKE: Duration = Duration::from_secs(15);
 
 /// Serves a connection.
 pub(super) async fn serve(stream: Stream, peer: PeerAddr, listener: Arc<Listener>, worker: usize, drain: Drain) {
     let _open = drain.hold();
-    let stats = &listener.stats;
-    stats.downstream_cx_total.inc();
-    stats.downstream_cx_active.inc();
     let began = Instant::now();
-    let local = stream.local_addr().unwrap_or(PeerAddr::Pipe("".into()));
-    match listener.chains.first() {
-        Some(chain) => {
-            if let Some((stream, tls)) = secure(stream, chain, &listener).await {
-                let info = info(&listener, chain, &peer, local, began, tls);
-                run(stream, chain, info, worker, drain.clone()).await;
-            }
+    // What is only needed until the connection is under way is gone by then: an idle connection should cost little.
+    let prepared = {
+        let local = stream.local_addr().unwrap_or_else(|| PeerAddr::Pipe(Arc::default()));
+        let detected = Detected { transport_protocol: "raw_buffer", ..Detected::default() };
+        let conn = Conn { began, began_wall: SystemTime::now(), peer, local, detected, listener: &listener };
+        conn.prepare(stream, worker).await
+    };
+    let Some(Prepared { stream, info, chain, passed }) = prepared else { return };
+    // Streams of an HTTP connection are its own business; the listener's log has the connection.
+    let facts = (!listener.access_logs.is_empty()).then(|| stream_info(info.clone()));
+    let served = match &chain.end {
+        End::Tcp(proxy) => {
+            let served = proxy.clone().serve(stream, info, passed.cluster.as_deref(), worker);
+            Some(Box::pin(served).await)
         }
-        None => stats.no_filter_chain_match.inc(),
-    }
-    stats.downstream_cx_active.dec();
-    stats.downstream_cx_destroy.inc();
-    stats.downstream_cx_length_ms.record(began.elapsed().as_millis() as u64);
-}
-
-/// The TLS handshake, where the chain has one. `None`: it failed.
-async fn secure(stream: Stream, chain: &Chain, listener: &Listener) -> Option<(Stream, Option<Arc<TlsInfo>>)> {
-    let Some(tls) = &chain.tls else { return Some((stream, None)) };
-    // A handshake without a configured limit is still bounded, by the time a client has for anything before its first byte.
-    let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE);
-    match tokio::time::timeout(limit, Box::pin(tls.accept(stream))).await {
-        Ok(Ok((stream, info))) => Some((stream, Some(info))),
-        Ok(Err(e)) => {
-            tracing::debug!(listener = %listener.config.name, error = %e, "TLS handshake failed");
-            None
+        End::Http(manager) => {
+            http::serve(stream, manager.clone(), info, worker, drain).await;
+            facts
         }
-        Err(_) => {
-            listener.stats.scope.counter("downstream_cx_transport_socket_connect_timeout").inc();
-            None
-        }
-    }
-}
-
-/// Bound of a TLS handshake where none is configured.
-const HANDSHAKE: std::time::Duration = std::time::Duration::from_secs(15);
-
-fn info(
-    listener: &Listener,
-    chain: &Chain,
-    peer: &PeerAddr,
-    local: PeerAddr,
-    start: Instant,
-    tls: Option<Arc<TlsInfo>>,
-) -> Arc<ConnInfo> {
-    Arc::new(ConnInfo {
-        id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-        start,
-        start_wall: SystemTime::now(),
-        remote: peer.clone(),
-        direct_remote: peer.clone(),
-        direct_local: local.clone(),
-        local,
-        local_restored: false,
-        listener: listener.info.clone(),
-        filter_chain: chain.name.clone(),
-        transport_protocol: "",
-        sni: tls.as_ref().map_or_else(|| "".into(), |t| t.sni.clone()),
-        tls,
-        proxy_tlvs: Vec::new(),
-        proxy_protocol: false,
-        metadata: std::collections::BTreeMap::new(),
-        termination_details: Mutex::new(None),
-        transport_failure: Mutex::new(None),
-        handshake: None,
-    })
-}
-
-async fn run(mut stream: Stream, chain: &Chain, info: Arc<ConnInfo>, worker: usize, drain: Drain) {
-    match &chain.end {
-        End::Http(manager) => http(stream, manager.clone(), info, worker, drain).await,
-        End::Tcp(proxy) => proxy.clone().serve(stream, info, worker).await,
         End::Direct(data) => {
-            let _ = stream.write_all(data).await;
-            let _ = stream.shutdown().await;
+            Box::pin(direct(stream, data)).await;
+            facts
         }
         End::Echo => {
-            let (mut r, mut w) = tokio::io::split(stream);
-            let _ = tokio::io::copy(&mut r, &mut w).await;
-            let _ = w.shutdown().await;
+            Box::pin(echo(stream)).await;
+            facts
         }
-        End::Close => {}
-    }
-}
-
-/// What tells HTTP/2: as much of the client's preface as Envoy looks at. The rest of it is the codec's to check.
-const PREFACE: &[u8] = b"PRI * HTTP/2";
-
-async fn http(mut stream: Stream, manager: Arc<Manager>, info: Arc<ConnInfo>, worker: usize, drain: Drain) {
-    manager.stats.downstream_cx_total.inc();
-    manager.stats.downstream_cx_active.inc();
-    let began = info.start;
-    let conn = Arc::new(HttpConn { manager: manager.clone(), info, worker, drain });
-    let detected = match manager.config.codec {
-        CodecType::Http1 => Some((false, Bytes::new())),
-        CodecType::Http2 => Some((true, Bytes::new())),
-        CodecType::Auto => detect(&mut stream, &conn).await,
+        End::Close => facts,
     };
-    match detected {
-        Some((true, already)) => {
-            manager.stats.downstream_cx_http2_total.inc();
-            manager.stats.downstream_cx_http2_active.inc();
-            Box::pin(h2::server::serve(stream, already, conn)).await;
-            manager.stats.downstream_cx_http2_active.dec();
+    drop(passed);
+    closed(&listener, chain, began, worker);
+    if let Some(mut facts) = served {
+        facts.times.end.get_or_insert_with(Instant::now);
+        listener.access_logs.log(&LogContext::new(&facts));
+        if let End::Tcp(proxy) = &chain.end {
+            proxy.log_end(&facts);
         }
-        Some((false, already)) => {
-            manager.stats.downstream_cx_http1_total.inc();
-            manager.stats.downstream_cx_http1_active.inc();
-            ServerConn::new(stream, already, conn).run().await;
-            manager.stats.downstream_cx_http1_active.dec();
-        }
-        None => {}
     }
-    manager.stats.downstream_cx_active.dec();
-    manager.stats.downstream_cx_destroy.inc();
-    manager.stats.downstream_cx_length_ms.record(began.elapsed().as_millis() as u64);
 }
 
-/// HTTP/2 or HTTP/1, by ALPN or by the first bytes. `None`: the client left or was silent for too long.
-async fn detect(stream: &mut Stream, conn: &HttpConn) -> Option<(bool, Bytes)> {
-    if let Some(tls) = stream.tls_info()
-        && !tls.alpn.is_empty()
-    {
-        return Some((&*tls.alpn == "h2", Bytes::new()));
-    }
-    let mut buf = BytesMut::new();
-    let idle = conn.manager.config.common.idle_timeout.unwrap_or(std::time::Duration::from_secs(3600));
-    loop {
-        let n = buf.len().min(PREFACE.len());
-        if buf[..n] != PREFACE[..n] {
-            return Some((false, buf.freeze()));
-        }
-        if n == PREFACE.len() {
-            return Some((true, buf.freeze()));
-        }
-        // Small: a client that never speaks must not cost a buffer.
-        let mut first = [0u8; 1024];
-        let read = tokio::select! {
-            biased;
-            () = conn.drain.notified() => return None,
-            read = tokio::time::timeout(idle, stream.read(&mut first)) => read,
+/// A connection that has its filter chain and its transport.
+struct Prepared<'a> {
+    stream: Stream,
+    info: Arc<ConnInfo>,
+    chain: &'a Chain,
+    passed: Passed,
+}
+
+/// What is known of a connection before that.
+struct Conn<'a> {
+    began: Instant,
+    began_wall: SystemTime,
+    /// As the socket has them.
+    peer: PeerAddr,
+    local: PeerAddr,
+    detected: Detected,
+    listener: &'a Listener,
+}
+
+impl<'a> Conn<'a> {
+    /// Listener filters, the choice of the filter chain, network filters, TLS. `None`: it was closed, and all is booked.
+    async fn prepare(mut self, stream: Stream, worker: usize) -> Option<Prepared<'a>> {
+        let listener = self.listener;
+        let stream = if listener.filters.is_empty() {
+            stream
+        } else {
+            match Box::pin(listener.filters.run(stream)).await {
+                Ok((stream, detected)) => {
+                    self.detected = detected;
+                    stream
+                }
+                Err(error) => {
+                    self.refused_by_filters(&error);
+                    return None;
+                }
+            }
         };
-        match read {
-            Ok(Ok(n)) if n > 0 => buf.extend_from_slice(&first[..n]),
-            _ => return None,
+        let Some(chain) = listener.chain_for(&self.facts()) else {
+            self.unmatched(stream);
+            return None;
+        };
+        listener.stats.opened(worker);
+        chain.opened();
+        let passed = match self.pass(chain) {
+            Ok(passed) => passed,
+            Err((place, delay)) => {
+                if let Some(delay) = delay {
+                    Box::pin(hold(stream, delay)).await;
+                }
+                drop(place);
+                closed(listener, chain, self.began, worker);
+                self.failed(chain, None, Some("over_connection_limit"));
+                return None;
+            }
+        };
+        match self.secure(stream, chain).await {
+            Ok((stream, tls)) => {
+                let info = self.info(chain.name.clone(), tls, None);
+                Some(Prepared { stream, info, chain, passed })
+            }
+            Err(reason) => {
+                closed(listener, chain, self.began, worker);
+                self.failed(chain, Some(reason), None);
+                None
+            }
         }
+    }
+
+    fn facts(&self) -> ConnFacts<'_> {
+        ConnFacts {
+            destination: self.detected.local.as_ref().unwrap_or(&self.local),
+            server_name: &self.detected.sni,
+            transport_protocol: self.detected.transport_protocol,
+            application_protocols: &self.detected.application_protocols,
+            direct_source: &self.peer,
+            source: self.detected.remote.as_ref().unwrap_or(&self.peer),
+        }
+    }
+
+    /// What network filters say of a new connection, before any byte of it is looked at.
+    fn pass(&self, chain: &Chain) -> Result<Passed, (Place, Option<Duration>)> {
+        let mut passed = Passed::default();
+        for gate in &chain.gates {
+            match gate {
+                // Only what the TLS inspector saw: the handshake is still to come, here as in Envoy.
+                Gate::SniCluster if self.detected.sni.is_empty() => {}
+                Gate::SniCluster => passed.cluster = Some(self.detected.sni.clone()),
+                Gate::ConnectionLimit(limit) => match limit.enter() {
+                    Verdict::Admitted(place) => passed.places.extend(place),
+                    Verdict::Refused(place, delay) => return Err((place, delay)),
+                },
+            }
+        }
+        Ok(passed)
+    }
+
+    /// The TLS handshake, where the chain has one.
+    async fn secure(&self, stream: Stream, chain: &Chain) -> Result<(Stream, Option<Arc<TlsInfo>>), Cow<'static, str>> {
+        let Some(tls) = &chain.tls else { return Ok((stream, None)) };
+        let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE);
+        match tokio::time::timeout(limit, Box::pin(tls.accept(stream))).await {
+            Ok(Ok((stream, info))) => Ok((stream, Some(info))),
+            Ok(Err(error)) => {
+                tracing::debug!(listener = %self.listener.config.name, %error, "TLS handshake failed");
+                let TlsError { reason, .. } = error;
+                Err(reason)
+            }
+            Err(_) => {
+                self.listener.stats.downstream_cx_transport_socket_connect_timeout.inc();
+                Err("connection closed: transport socket timeout was reached".into())
+            }
+        }
+    }
+
+    /// The connection's facts. Takes what the listener filters found: called once.
+    fn info(
+        &mut self,
+        chain: Arc<str>,
+        tls: Option<Arc<TlsInfo>>,
+        failure: Option<Cow<'static, str>>,
+    ) -> Arc<ConnInfo> {
+        let detected = std::mem::take(&mut self.detected);
+        let failure = failure.or(detected.transport_failure.map(Cow::Owned));
+        let sni = match &tls {
+            Some(tls) if detected.sni.is_empty() => tls.sni.clone(),
+            _ => detected.sni,
+        };
+        Arc::new(ConnInfo {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            start: self.began,
+            start_wall: self.began_wall,
+            remote: detected.remote.unwrap_or_else(|| self.peer.clone()),
+            direct_remote: self.peer.clone(),
+            local_restored: detected.local.is_some(),
+            local: detected.local.unwrap_or_else(|| self.local.clone()),
+            direct_local: self.local.clone(),
+            listener: self.listener.info.clone(),
+            filter_chain: chain,
+            transport_protocol: detected.transport_protocol,
+            sni,
+            tls,
+            proxy_tlvs: detected.proxy_tlvs,
+            proxy_protocol: detected.proxy_protocol,
+            metadata: detected.metadata,
+            termination_details: parking_lot::Mutex::default(),
+            local_close: parking_lot::Mutex::default(),
+            transport_failure: parking_lot::Mutex::new(failure),
+            handshake: None,
+        })
+    }
+
+    fn refused_by_filters(mut self, error: &ListenerFilterError) {
+        tracing::debug!(listener = %self.listener.config.name, %error, "connection closed");
+        if !self.listener.access_logs.is_empty() {
+            let info = self.info(Arc::default(), None, None);
+            let _facts = log(self.listener, info, ResponseFlags::NONE, None);
+        }
+    }
+
+    /// No filter chain takes it.
+    fn unmatched(mut self, stream: Stream) {
+        self.listener.stats.no_filter_chain_match.inc();
+        // Envoy only peeked at what was read, and closing a socket with unread bytes resets it.
+        if matches!(stream, Stream::Prefixed(_)) {
+            stream.set_reset_on_close();
+        }
+        drop(stream);
+        if !self.listener.access_logs.is_empty() {
+            let info = self.info(Arc::default(), None, None);
+            let _facts = log(self.listener, info, ResponseFlags::NO_ROUTE_FOUND, Some("filter_chain_not_found"));
+        }
+    }
+
+    /// It got its filter chain and no further.
+    fn failed(mut self, chain: &Chain, transport: Option<Cow<'static, str>>, closed: Option<&'static str>) {
+        let info = self.info(chain.name.clone(), None, transport);
+        *info.local_close.lock() = closed.map(Cow::Borrowed);
+        let facts = log(self.listener, info, ResponseFlags::NONE, None);
+        if let End::Tcp(proxy) = &chain.end {
+            proxy.log_end(&facts);
+        }
+    }
+}
+
+/// Books the end of a connection that had a filter chain.
+fn closed(listener: &Listener, chain: &Chain, began: Instant, worker: usize) {
+    let length_ms = began.elapsed().as_millis() as u64;
+    listener.stats.closed(worker);
+    listener.stats.downstream_cx_length_ms.record(length_ms);
+    chain.closed(length_ms);
+}
+
+fn stream_info(info: Arc<ConnInfo>) -> Box<StreamInfo> {
+    Box::new(StreamInfo { start: info.start, start_wall: info.start_wall, ..StreamInfo::new(info, 0, None) })
+}
+
+/// A line for a connection that was not served.
+fn log(
+    listener: &Listener,
+    info: Arc<ConnInfo>,
+    flags: ResponseFlags,
+    details: Option<&'static str>,
+) -> Box<StreamInfo> {
+    let mut facts = stream_info(info);
+    facts.times.end = Some(Instant::now());
+    facts.flags.set(flags);
+    facts.details = details.map(Cow::Borrowed);
+    listener.access_logs.log(&LogContext::new(&facts));
+    facts
+}
+
+/// What gates give a connection that may go on.
+#[derive(Default)]
+struct Passed {
+    /// The cluster to use, in place of the one configured.
+    cluster: Option<Arc<str>>,
+    /// Its places at connection limits, kept until it ends.
+    places: Vec<Place>,
+}
+
+async fn direct(mut stream: Stream, data: &[u8]) {
+    let _ = stream.write_all(data).await;
+    let _ = stream.shutdown().await;
+}
+
+async fn echo(stream: Stream) {
+    let (mut r, mut w) = tokio::io::split(stream);
+    let _ = tokio::io::copy(&mut r, &mut w).await;
+    let _ = w.shutdown().await;
+}
+
+/// Keeps a refused connection for a while, reading nothing into memory, unless its client leaves first.
+async fn hold(mut stream: Stream, delay: Duration) {
+    let drain = async {
+        let mut sink = [0u8; 1024];
+        while stream.read(&mut sink).await.is_ok_and(|n| n > 0) {}
+    };
+    let _ = tokio::time::timeout(delay, drain).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection costs besides its socket and its codec: the future of its task.
+    #[test]
+    fn is_small() {
+        fn size<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+            size_of::<F>()
+        }
+        let own = size(serve) - size(http::serve);
+        assert!(own <= 512, "{own}");
     }
 }

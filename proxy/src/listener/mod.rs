@@ -2,9 +2,13 @@
 
 pub mod accept;
 pub mod bind;
+mod chain;
 pub mod chain_match;
 mod connection;
+mod connection_limit;
 pub mod filters;
+mod http;
 mod runtime;
 
-pub use runtime::{Chain, End, Listener, ListenerStats};
+pub use chain::{Chain, End, Gate};
+pub use runtime::{Listener, ListenerStats};

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use super::chain::Chain;
+use super::chain_match::{ConnFacts, FilterChainTable};
+use super::filters::ListenerFilters;
+use crate::access_log::AccessLogs;
 use crate::app::Parts;
-use crate::config::{self, ConfigError, NetworkFilterKind};
+use crate::config::{self, ConfigError};
 use crate::drain::Drain;
-use crate::http::manager::Manager;
 use crate::stats::{Counter, Gauge, Histogram, Scope, Unit};
 use crate::stream_info::ListenerInfo;
-use crate::tcp::proxy::TcpProxy;
-use crate::transport::tls::ServerTls;
 
 /// A listener.
 pub struct Listener {
@@ -17,41 +18,20 @@ pub struct Listener {
     pub config: config::Listener,
     /// Facts for connections.
     pub info: Arc<ListenerInfo>,
-    /// Filter chains; the default chain, if there is one, comes last.
-    pub chains: Vec<Chain>,
+    /// Run before a filter chain is chosen.
+    pub filters: ListenerFilters,
+    /// Logs each connection, refused ones too.
+    pub access_logs: AccessLogs,
     /// Stats.
     pub stats: ListenerStats,
     /// Told to stop accepting.
     pub stop: Drain,
+    chains: Vec<Chain>,
+    /// Finds one of `chains`.
+    table: FilterChainTable,
+    /// Taken where none of them matches.
+    default_chain: Option<Chain>,
     bound: parking_lot::Mutex<Vec<std::net::SocketAddr>>,
-}
-
-/// A filter chain, compiled.
-pub struct Chain {
-    /// Name.
-    pub name: Arc<str>,
-    /// Which connections.
-    pub matches: config::FilterChainMatch,
-    /// TLS, if it is spoken.
-    pub tls: Option<Arc<ServerTls>>,
-    /// The handshake must end within this.
-    pub handshake_timeout: Option<std::time::Duration>,
-    /// What it leads to.
-    pub end: End,
-}
-
-/// The last filter of a chain.
-pub enum End {
-    /// HTTP.
-    Http(Arc<Manager>),
-    /// TCP.
-    Tcp(Arc<TcpProxy>),
-    /// Fixed bytes.
-    Direct(bytes::Bytes),
-    /// Echo.
-    Echo,
-    /// No filters: closed.
-    Close,
 }
 
 /// `listener.<address>.*`.
@@ -66,12 +46,38 @@ pub struct ListenerStats {
     pub downstream_global_cx_overflow: Counter,
     pub downstream_pre_cx_timeout: Counter,
     pub downstream_pre_cx_active: Gauge,
+    pub downstream_cx_transport_socket_connect_timeout: Counter,
     pub no_filter_chain_match: Counter,
     pub scope: Scope,
+    /// `worker_<n>.downstream_cx_total` and `_active`.
+    workers: Vec<(Counter, Gauge)>,
 }
 
 impl ListenerStats {
-    fn new(scope: Scope) -> Self {
+    /// A connection has its filter chain.
+    pub(super) fn opened(&self, worker: usize) {
+        self.downstream_cx_total.inc();
+        self.downstream_cx_active.inc();
+        if let Some((total, active)) = self.workers.get(worker) {
+            total.inc();
+            active.inc();
+        }
+    }
+
+    /// Such a connection is closed.
+    pub(super) fn closed(&self, worker: usize) {
+        self.downstream_cx_active.dec();
+        self.downstream_cx_destroy.inc();
+        if let Some((_, active)) = self.workers.get(worker) {
+            active.dec();
+        }
+    }
+
+    fn new(scope: Scope, workers: usize) -> Self {
+        let worker = |n: usize| {
+            let scope = scope.scope(&format!("worker_{n}"));
+            (scope.counter("downstream_cx_total"), scope.gauge("downstream_cx_active"))
+        };
         ListenerStats {
             downstream_cx_total: scope.counter("downstream_cx_total"),
             downstream_cx_destroy: scope.counter("downstream_cx_destroy"),
@@ -82,7 +88,10 @@ impl ListenerStats {
             downstream_global_cx_overflow: scope.counter("downstream_global_cx_overflow"),
             downstream_pre_cx_timeout: scope.counter("downstream_pre_cx_timeout"),
             downstream_pre_cx_active: scope.gauge("downstream_pre_cx_active"),
+            downstream_cx_transport_socket_connect_timeout: scope
+                .counter("downstream_cx_transport_socket_connect_timeout"),
             no_filter_chain_match: scope.counter("no_filter_chain_match"),
+            workers: (0..workers).map(worker).collect(),
             scope,
         }
     }
@@ -107,68 +116,41 @@ impl Listener {
         let name = config.stat_prefix.clone().unwrap_or_else(|| {
             config.addresses.first().map_or_else(String::new, |a| a.address.to_string().replace(':', "_"))
         });
-        let stats = ListenerStats::new(parts.stats.root().tagged("listener", "envoy.listener_address", &name));
+        let stats =
+            ListenerStats::new(parts.stats.root().tagged("listener", "envoy.listener_address", &name), parts.workers);
+        let at = |place: String, e: ConfigError| ConfigError {
+            resource: config.name.clone(),
+            field_path: if e.field_path.is_empty() { place } else { format!("{place}.{}", e.field_path) },
+            ..e
+        };
+        let chain = |c: &config::FilterChain| Chain::new(c, config.per_connection_buffer_limit, parts, &stats.scope);
         let mut chains = Vec::new();
         for (i, c) in config.filter_chains.iter().enumerate() {
-            chains.push(chain(c, parts, &stats.scope).map_err(|e| ConfigError {
-                resource: config.name.clone(),
-                field_path: format!("filter_chains[{i}].{}", e.field_path),
-                ..e
-            })?);
+            chains.push(chain(c).map_err(|e| at(format!("filter_chains[{i}]"), e))?);
         }
-        if let Some(c) = &config.default_filter_chain {
-            chains.push(chain(c, parts, &stats.scope).map_err(|e| ConfigError {
-                resource: config.name.clone(),
-                field_path: format!("default_filter_chain.{}", e.field_path),
-                ..e
-            })?);
-        }
+        let default_chain = config.default_filter_chain.as_ref().map(chain);
+        let default_chain = default_chain.transpose().map_err(|e| at("default_filter_chain".into(), e))?;
+        let table = FilterChainTable::build(&config.filter_chains)
+            .map_err(|e| ConfigError { resource: config.name.clone(), ..e })?;
         Ok(Arc::new(Listener {
             info: Arc::new(ListenerInfo { name: config.name.clone(), direction: config.direction }),
+            filters: ListenerFilters::new(&config, &stats.scope, &parts.stats.root()),
+            access_logs: parts.access_logs(&config.access_log)?,
             chains,
+            table,
+            default_chain,
             stats,
             stop: Drain::new(drain),
             bound: parking_lot::Mutex::default(),
             config,
         }))
     }
-}
 
-fn chain(c: &config::FilterChain, parts: &Parts, scope: &Scope) -> Result<Chain, ConfigError> {
-    let mut end = End::Close;
-    for (i, f) in c.filters.iter().enumerate() {
-        let at =
-            |e: ConfigError| ConfigError { field_path: format!("filters[{i}].typed_config.{}", e.field_path), ..e };
-        match &f.kind {
-            NetworkFilterKind::Http(h) => end = End::Http(Manager::new((**h).clone(), parts).map_err(at)?),
-            NetworkFilterKind::TcpProxy(t) => end = End::Tcp(TcpProxy::new((**t).clone(), parts).map_err(at)?),
-            NetworkFilterKind::DirectResponse(config::DataSource::Inline(b)) => end = End::Direct(b.clone()),
-            NetworkFilterKind::DirectResponse(config::DataSource::File { path, .. }) => {
-                let data = std::fs::read(path)
-                    .map_err(|e| at(ConfigError::at("response", format!("cannot read {path}: {e}"))))?;
-                end = End::Direct(data.into());
-            }
-            NetworkFilterKind::Echo => end = End::Echo,
-            NetworkFilterKind::SniCluster | NetworkFilterKind::ConnectionLimit(_) => {
-                return Err(at(ConfigError::at(
-                    "@type",
-                    format!("the network filter {:?} is not supported yet", f.name),
-                )));
-            }
+    /// The filter chain of a connection, if one takes it.
+    pub fn chain_for(&self, facts: &ConnFacts<'_>) -> Option<&Chain> {
+        match self.table.find(facts) {
+            Some(at) => self.chains.get(at),
+            None => self.default_chain.as_ref(),
         }
     }
-    let tls =
-        match &c.transport {
-            config::DownstreamTransport::Plaintext => None,
-            config::DownstreamTransport::Tls(t) => Some(ServerTls::build(t, &parts.secrets, scope).map_err(|e| {
-                ConfigError { field_path: format!("transport_socket.typed_config.{}", e.field_path), ..e }
-            })?),
-        };
-    Ok(Chain {
-        name: c.name.as_str().into(),
-        matches: c.matches.clone(),
-        tls,
-        handshake_timeout: c.handshake_timeout,
-        end,
-    })
 }

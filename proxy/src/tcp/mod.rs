@@ -1,3 +1,4 @@
 //! TCP proxying.
 
 pub mod proxy;
+mod upstream;

@@ -1,23 +1,30 @@
 //! `envoy.filters.network.tcp_proxy`.
+//!
+//! Runs on: workers serve; the control thread compiles.
 
+use std::io;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use super::upstream::{Attempts, InitFailure, Upstream};
 use crate::access_log::{AccessLogs, LogContext, LogType};
 use crate::app::Parts;
-use crate::cluster::{ClusterHandle, Resource, lb};
+use crate::cluster::{ClusterHandle, ClusterStats, Clusters};
 use crate::config::{self, ConfigError, TcpCluster};
-use crate::stats::{Counter, Gauge};
-use crate::stream_info::{ConnInfo, PeerAddr, ResponseFlags, StreamInfo};
-use crate::transport::Stream;
-use crate::upstream::attempt::Books;
-use crate::upstream::{PoolError, connector};
+use crate::stats::Counter;
+use crate::stream_info::{CloseType, ConnInfo, ResponseFlags, StreamInfo};
+use crate::transport::{Relay, RelayEnd, RelayOptions, Stream};
 
 /// A TCP proxy.
 pub struct TcpProxy {
     config: config::TcpProxy,
     clusters: Vec<(Arc<ClusterHandle>, u64)>,
     total: u64,
+    /// For a cluster named by the connection itself.
+    all: Arc<Clusters>,
     access_logs: AccessLogs,
+    buffer_limit: usize,
     stats: Stats,
 }
 
@@ -26,15 +33,16 @@ struct Stats {
     downstream_cx_no_route: Counter,
     downstream_cx_rx_bytes_total: Counter,
     downstream_cx_tx_bytes_total: Counter,
-    active: Gauge,
+    idle_timeout: Counter,
+    max_downstream_connection_duration: Counter,
 }
 
 impl TcpProxy {
-    /// Compiles.
+    /// Compiles. `buffer_limit`: the listener's `per_connection_buffer_limit_bytes`.
     ///
     /// # Errors
     /// What cannot be compiled.
-    pub fn new(config: config::TcpProxy, parts: &Parts) -> Result<Arc<Self>, ConfigError> {
+    pub fn new(config: config::TcpProxy, buffer_limit: usize, parts: &Parts) -> Result<Arc<Self>, ConfigError> {
         let scope = parts.stats.root().tagged("tcp", "envoy.tcp_prefix", &config.stat_prefix);
         let clusters: Vec<_> = match &config.cluster {
             TcpCluster::Single(name) => vec![(parts.clusters.handle(name), 1)],
@@ -45,86 +53,197 @@ impl TcpProxy {
         Ok(Arc::new(TcpProxy {
             total: clusters.iter().map(|(_, w)| w).sum::<u64>().max(1),
             clusters,
+            all: parts.clusters.clone(),
             access_logs: parts.access_logs(&config.access_log)?,
+            buffer_limit,
             stats: Stats {
                 downstream_cx_total: scope.counter("downstream_cx_total"),
                 downstream_cx_no_route: scope.counter("downstream_cx_no_route"),
                 downstream_cx_rx_bytes_total: scope.counter("downstream_cx_rx_bytes_total"),
                 downstream_cx_tx_bytes_total: scope.counter("downstream_cx_tx_bytes_total"),
-                active: scope.gauge("downstream_cx_active"),
+                idle_timeout: scope.counter("idle_timeout"),
+                max_downstream_connection_duration: scope.counter("max_downstream_connection_duration"),
             },
             config,
         }))
     }
 
-    /// Serves a connection.
-    pub async fn serve(self: Arc<Self>, stream: Stream, info: Arc<ConnInfo>, worker: usize) {
+    /// Counts a connection, served or not.
+    pub fn opened(&self) {
         self.stats.downstream_cx_total.inc();
-        self.stats.active.inc();
-        let mut facts = StreamInfo::new(info, crate::worker::random(), None);
-        self.relay(stream, &mut facts, worker).await;
-        self.stats.active.dec();
-        facts.times.end = Some(tokio::time::Instant::now());
-        if !self.access_logs.is_empty() {
-            self.access_logs.log(&LogContext { log_type: LogType::TcpConnectionEnd, ..LogContext::new(&facts) });
-        }
     }
 
-    async fn relay(&self, mut down: Stream, facts: &mut StreamInfo, worker: usize) {
-        let mut at = facts.stream_id % self.total;
-        let handle = self.clusters.iter().find(|(_, w)| {
+    /// Serves a connection until it is closed; its facts are to be given to [`TcpProxy::log_end`], which comes after the
+    /// listener's own log. `cluster`: the one to use in place of those configured.
+    pub async fn serve(
+        self: Arc<Self>,
+        mut down: Stream,
+        info: Arc<ConnInfo>,
+        cluster: Option<&str>,
+        worker: usize,
+    ) -> Box<StreamInfo> {
+        // Boxed: it would make the task of every connection larger, HTTP ones included.
+        let mut facts = Box::new(StreamInfo {
+            start: info.start,
+            start_wall: info.start_wall,
+            ..StreamInfo::new(info, crate::worker::random(), None)
+        });
+        let deadline = self.deadline(facts.stream_id);
+        let route = self.route(facts.stream_id);
+        let find = || match cluster {
+            Some(name) => self.all.find(name),
+            None => route.get(),
+        };
+        let attempts = Attempts {
+            cluster: &find,
+            max: self.config.max_connect_attempts.max(1),
+            back_off: self.config.backoff,
+            worker,
+        };
+        match within(deadline, attempts.connect(&mut facts)).await {
+            None => self.expired(&mut facts),
+            Some(Err(failure)) => {
+                if failure == InitFailure::NoRoute {
+                    self.stats.downstream_cx_no_route.inc();
+                }
+                close_reason(&facts, format!("tcp_initializion_failure:{}", failure as u8));
+            }
+            Some(Ok(mut up)) => {
+                if self.config.access_log_on_connected {
+                    self.log(&facts, LogType::TcpUpstreamConnected);
+                }
+                let end = self.relay(&mut down, &mut up, &mut facts, deadline).await;
+                self.ended(end, (&down, &up), &mut facts);
+            }
+        }
+        facts.times.end = Some(Instant::now());
+        facts
+    }
+
+    /// Logs the end of a connection that was served.
+    pub fn log_end(&self, facts: &StreamInfo) {
+        self.log(facts, LogType::TcpConnectionEnd);
+    }
+
+    /// One of the configured clusters, by weight.
+    fn route(&self, random: u64) -> &ClusterHandle {
+        let mut at = random % self.total;
+        let found = self.clusters.iter().find(|(_, w)| {
             let here = at < *w;
             at = at.saturating_sub(*w);
             here
         });
-        let Some(cluster) = handle.and_then(|(h, _)| h.get()) else {
-            self.stats.downstream_cx_no_route.inc();
-            facts.flags.set(ResponseFlags::NO_CLUSTER_FOUND);
-            return;
-        };
-        facts.upstream.cluster = Some(cluster.name.clone());
-        for attempt in 1..=self.config.max_connect_attempts.max(1) {
-            facts.upstream.attempts = attempt;
-            let request =
-                lb::Request { random: lb::mix(facts.stream_id ^ u64::from(attempt)), ..lb::Request::default() };
-            let Some(host) = cluster.pick(worker, &request) else {
-                cluster.stats.upstream_cx_none_healthy.inc();
-                facts.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
-                return;
-            };
-            facts.upstream.host = match &host.address {
-                config::Address::Ip(a) => Some(PeerAddr::Ip(*a)),
-                other => Some(PeerAddr::Pipe(other.to_string().into())),
-            };
-            let Some(_permit) = cluster.breaker(false).acquire(Resource::Connections) else {
-                cluster.stats.upstream_cx_overflow.inc();
-                facts.flags.set(ResponseFlags::UPSTREAM_OVERFLOW);
-                return;
-            };
-            cluster.stats.upstream_cx_total.inc();
-            match connector::connect(&cluster, &host, &connector::Options::default()).await {
-                Ok(mut up) => {
-                    let _books = Books::new(&cluster, &host);
-                    cluster.stats.upstream_cx_active.inc();
-                    facts.upstream.local = up.local_addr();
-                    if let Ok((rx, tx)) =
-                        tokio::io::copy_bidirectional_with_sizes(&mut down, &mut up, 16 << 10, 64 << 10).await
-                    {
-                        self.stats.downstream_cx_rx_bytes_total.add(rx);
-                        self.stats.downstream_cx_tx_bytes_total.add(tx);
-                        facts.bytes.received = rx;
-                        facts.bytes.sent = tx;
-                    }
-                    cluster.stats.upstream_cx_active.dec();
-                    cluster.stats.upstream_cx_destroy.inc();
-                    return;
-                }
-                Err(PoolError::Connect { reason, .. }) => facts.upstream.transport_failure = Some(reason),
-                Err(PoolError::Overflow) => {}
-            }
-        }
-        facts.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-        facts.flags.set(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
-        down.set_reset_on_close();
+        &found.unwrap_or(&self.clusters[0]).0
     }
+
+    /// When the connection has lived for long enough.
+    fn deadline(&self, random: u64) -> Option<Instant> {
+        let life = self.config.max_downstream_connection_duration?;
+        let share = (random >> 11) as f64 / (1u64 << 53) as f64;
+        Some(Instant::now() + life.mul_f64(1.0 + self.config.max_downstream_connection_duration_jitter * share))
+    }
+
+    async fn relay(
+        &self,
+        down: &mut Stream,
+        up: &mut Upstream,
+        facts: &mut StreamInfo,
+        deadline: Option<Instant>,
+    ) -> RelayEnd {
+        let ClusterStats { upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, .. } = &up.cluster.stats;
+        let to_upstream = [&self.stats.downstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total];
+        let to_downstream = [upstream_cx_rx_bytes_total, &self.stats.downstream_cx_tx_bytes_total];
+        let mut relay = Relay::new(RelayOptions {
+            idle_timeout: self.config.idle_timeout,
+            downstream_idle_timeout: self.config.downstream_idle_timeout,
+            upstream_idle_timeout: self.config.upstream_idle_timeout,
+            deadline,
+            to_upstream: &to_upstream,
+            to_downstream: &to_downstream,
+            buffer_limit: Some(self.buffer_limit.min(up.cluster.config.per_connection_buffer_limit)),
+        });
+        let count = |relay: &Relay<'_>, facts: &mut StreamInfo| {
+            let (received, sent) = relay.moved();
+            (facts.bytes.received, facts.bytes.sent) = (received, sent);
+            (facts.bytes.wire_received, facts.bytes.wire_sent) = (received, sent);
+            (facts.bytes.upstream_wire_sent, facts.bytes.upstream_wire_received) = (received, sent);
+        };
+        let end = loop {
+            let Some(interval) = self.config.access_log_flush_interval else {
+                break relay.run(down, &mut up.stream).await;
+            };
+            if let Ok(end) = tokio::time::timeout(interval, relay.run(down, &mut up.stream)).await {
+                break end;
+            }
+            count(&relay, facts);
+            self.log(facts, LogType::TcpPeriodic);
+        };
+        count(&relay, facts);
+        end
+    }
+
+    /// Books how it ended, and passes a reset on.
+    fn ended(&self, end: RelayEnd, (down, up): (&Stream, &Upstream), facts: &mut StreamInfo) {
+        let stats = &up.cluster.stats;
+        stats.upstream_cx_destroy_with_active_rq.inc();
+        // Who ends last ends the connection.
+        if matches!(end, RelayEnd::DownstreamClosed | RelayEnd::UpstreamFailed(_)) {
+            stats.upstream_cx_destroy_remote.inc();
+            stats.upstream_cx_destroy_remote_with_active_rq.inc();
+        } else {
+            stats.upstream_cx_destroy_local.inc();
+            stats.upstream_cx_destroy_local_with_active_rq.inc();
+        }
+        match end {
+            RelayEnd::DownstreamClosed | RelayEnd::UpstreamClosed => {}
+            RelayEnd::DownstreamFailed(e) => {
+                if is_reset(&e) {
+                    facts.downstream_close = CloseType::RemoteReset;
+                    up.stream.set_reset_on_close();
+                }
+            }
+            RelayEnd::UpstreamFailed(e) => {
+                if is_reset(&e) {
+                    facts.flags.set(ResponseFlags::UPSTREAM_REMOTE_RESET);
+                    facts.upstream_close = CloseType::RemoteReset;
+                    facts.downstream_close = CloseType::LocalReset;
+                    down.set_reset_on_close();
+                }
+            }
+            RelayEnd::Idle => {
+                self.stats.idle_timeout.inc();
+                close_reason(facts, "tcp_session_idle_timeout".to_owned());
+            }
+            RelayEnd::Deadline => self.expired(facts),
+        }
+    }
+
+    fn expired(&self, facts: &mut StreamInfo) {
+        self.stats.max_downstream_connection_duration.inc();
+        facts.flags.set(ResponseFlags::DURATION_TIMEOUT);
+        close_reason(facts, "max_connection_duration_reached".to_owned());
+    }
+
+    fn log(&self, facts: &StreamInfo, log_type: LogType) {
+        if !self.access_logs.is_empty() {
+            self.access_logs.log(&LogContext { log_type, ..LogContext::new(facts) });
+        }
+    }
+}
+
+/// Runs until the deadline; `None`: it has passed.
+async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match deadline {
+        Some(at) => tokio::time::timeout_at(at, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+fn close_reason(facts: &StreamInfo, reason: String) {
+    *facts.conn.local_close.lock() = Some(reason.into());
+}
+
+/// The peer aborted: writing to what it has closed fails in its own way.
+fn is_reset(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe)
 }

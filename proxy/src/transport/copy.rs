@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::time::Instant;
 
 use super::Stream;
-use super::splice::Pipe;
+use super::splice::{PIPE_SIZE, Pipe};
 use crate::stats::Counter;
 use crate::timer::LazyTimer;
 
@@ -23,6 +23,8 @@ mod tests;
 
 /// A read. Larger ones leave the cache between being read and being written.
 const CHUNK: usize = 64 << 10;
+/// The smallest read, whatever limit is set.
+const MIN_CHUNK: usize = 1 << 10;
 /// Up to so much, what could not be written is copied to a buffer of its size; above, its buffer is kept.
 const SMALL_REST: usize = 8 << 10;
 /// Buffers a thread keeps for later.
@@ -48,20 +50,11 @@ pub struct RelayOptions<'a> {
     /// It ends then at the latest.
     pub deadline: Option<Instant>,
     /// Count bytes from downstream to upstream, as they flow.
-    pub to_upstream: &'a [Counter],
+    pub to_upstream: &'a [&'a Counter],
     /// Count bytes from upstream to downstream, as they flow.
-    pub to_downstream: &'a [Counter],
-}
-
-/// How a relay ended.
-#[derive(Debug)]
-pub struct RelayOutcome {
-    /// Bytes from downstream to upstream.
-    pub to_upstream: u64,
-    /// Bytes from upstream to downstream.
-    pub to_downstream: u64,
-    /// Why it ended.
-    pub end: RelayEnd,
+    pub to_downstream: &'a [&'a Counter],
+    /// At most so much is held per direction; `None`: what is best.
+    pub buffer_limit: Option<usize>,
 }
 
 /// Why a relay ended.
@@ -81,30 +74,42 @@ pub enum RelayEnd {
     Deadline,
 }
 
-/// Carries bytes until both sides have ended, one fails, or time is up. One side's end is passed on as the end of writing to
-/// the other, which may go on sending.
-///
-/// # Cancel safety
-/// Bytes under way are lost, as they are when it ends early. The streams are left for the caller to close.
-pub async fn relay(down: &mut Stream, up: &mut Stream, options: RelayOptions<'_>) -> RelayOutcome {
-    let now = Instant::now();
-    let mut relay = Relay {
-        to_upstream: Direction::new(options.to_upstream),
-        to_downstream: Direction::new(options.to_downstream),
-        first: None,
-        clock: IdleClock { options: &options, downstream: now, upstream: now, timer: LazyTimer::default() },
-    };
-    relay.clock.arm();
-    let end = std::future::poll_fn(|cx| relay.poll(down, up, cx)).await;
-    RelayOutcome { to_upstream: relay.to_upstream.moved, to_downstream: relay.to_downstream.moved, end }
-}
-
-struct Relay<'a> {
+/// Carries bytes between two streams. It may be left and taken up again: what is under way stays in it.
+pub struct Relay<'a> {
     to_upstream: Direction<'a>,
     to_downstream: Direction<'a>,
     /// Which side ended first.
     first: Option<Side>,
     clock: IdleClock<'a>,
+}
+
+impl<'a> Relay<'a> {
+    /// A relay that begins now.
+    pub fn new(options: RelayOptions<'a>) -> Self {
+        let now = Instant::now();
+        let mut clock = IdleClock { options, downstream: now, upstream: now, timer: LazyTimer::default() };
+        clock.arm();
+        Relay {
+            to_upstream: Direction::new(options.to_upstream, options.buffer_limit),
+            to_downstream: Direction::new(options.to_downstream, options.buffer_limit),
+            first: None,
+            clock,
+        }
+    }
+
+    /// Bytes carried so far: from downstream to upstream, and back.
+    pub fn moved(&self) -> (u64, u64) {
+        (self.to_upstream.moved, self.to_downstream.moved)
+    }
+
+    /// Carries bytes until both sides have ended, one fails, or time is up. One side's end is passed on as the end of writing
+    /// to the other, which may go on sending. The streams are left for the caller to close.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost if it is called again, with the same streams.
+    pub async fn run(&mut self, down: &mut Stream, up: &mut Stream) -> RelayEnd {
+        std::future::poll_fn(|cx| self.poll(down, up, cx)).await
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -160,7 +165,7 @@ struct Activity {
 
 /// All limits of time, on one timer.
 struct IdleClock<'a> {
-    options: &'a RelayOptions<'a>,
+    options: RelayOptions<'a>,
     /// Last activity.
     downstream: Instant,
     upstream: Instant,
@@ -212,7 +217,9 @@ struct Direction<'a> {
     /// Written since the last flush: TLS may hold some of it.
     unflushed: bool,
     method: Method,
-    counters: &'a [Counter],
+    /// Size of a read.
+    chunk: usize,
+    counters: &'a [&'a Counter],
 }
 
 enum State {
@@ -239,13 +246,19 @@ enum Method {
 }
 
 impl<'a> Direction<'a> {
-    fn new(counters: &'a [Counter]) -> Self {
+    fn new(counters: &'a [&'a Counter], limit: Option<usize>) -> Self {
+        // A pipe holds what it holds; who wants less gets a buffer.
+        let method = match limit {
+            Some(limit) if limit < PIPE_SIZE => Method::BufferOnly,
+            _ => Method::Buffer { bulk: 0 },
+        };
         Direction {
             state: State::Open,
             moved: 0,
             progress: Progress::default(),
             unflushed: false,
-            method: Method::Buffer { bulk: 0 },
+            method,
+            chunk: limit.unwrap_or(CHUNK).clamp(MIN_CHUNK, CHUNK),
             counters,
         }
     }
@@ -314,7 +327,7 @@ impl<'a> Direction<'a> {
     /// One read, and as many writes as it takes.
     fn poll_copy(&mut self, from: &mut Stream, to: &mut Stream, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         let mut rest = Rest { buffer: buffer(), at: 0, end: 0 };
-        let mut read = ReadBuf::new(&mut rest.buffer);
+        let mut read = ReadBuf::new(&mut rest.buffer[..self.chunk]);
         let result = Pin::new(from).poll_read(cx, &mut read);
         let n = read.filled().len();
         match result {

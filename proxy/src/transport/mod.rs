@@ -8,5 +8,5 @@ mod splice;
 pub mod stream;
 pub mod tls;
 
-pub use copy::{RelayEnd, RelayOptions, RelayOutcome, relay};
+pub use copy::{Relay, RelayEnd, RelayOptions};
 pub use stream::Stream;

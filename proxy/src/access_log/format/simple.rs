@@ -120,8 +120,9 @@ fn downstream(name: &str) -> Option<Getter> {
             Value::Owned(reason) => Value::Owned(reason.replace(' ', "_")),
             missing => missing,
         },
-        "DOWNSTREAM_DETECTED_CLOSE_TYPE" | "UPSTREAM_DETECTED_CLOSE_TYPE" => |_| "Normal".into(),
-        "DOWNSTREAM_LOCAL_CLOSE_REASON" => |c| locked(&c.info.conn.termination_details),
+        "DOWNSTREAM_DETECTED_CLOSE_TYPE" => |c| c.info.downstream_close.as_str().into(),
+        "UPSTREAM_DETECTED_CLOSE_TYPE" => |c| c.info.upstream_close.as_str().into(),
+        "DOWNSTREAM_LOCAL_CLOSE_REASON" => |c| locked(&c.info.conn.local_close),
         _ => return None,
     };
     Some(getter)
