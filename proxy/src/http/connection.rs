@@ -15,7 +15,7 @@ use super::manager::Manager;
 use super::request;
 use super::stream::StreamCtx;
 use crate::drain::Drain;
-use crate::stream_info::{ConnInfo, ResponseFlags};
+use crate::stream_info::{ConnInfo, Protocol, ResponseFlags};
 
 /// A downstream connection of an HTTP connection manager.
 pub struct HttpConn {
@@ -56,12 +56,22 @@ impl HttpConn {
 
     /// The client left in the middle of a head.
     pub fn cut_off(self: &Arc<Self>) {
-        Box::new(StreamCtx::without_request(self.clone())).finish(EndReason::DownstreamClosed);
+        Box::new(StreamCtx::without_request(self.clone(), Protocol::Http11)).finish(EndReason::DownstreamClosed);
+    }
+
+    /// A stream was reset before it was a request.
+    pub fn refuse_stream(self: &Arc<Self>, reason: h2::Reason, details: &'static str) {
+        let mut ctx = Box::new(StreamCtx::without_request(self.clone(), Protocol::Http2));
+        ctx.info.flags.set(match reason {
+            h2::Reason::PROTOCOL_ERROR => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            _ => ResponseFlags::DOWNSTREAM_REMOTE_RESET,
+        });
+        ctx.refused(details);
     }
 
     /// An answer to what could not be read as a request.
     pub fn refuse(self: &Arc<Self>, status: StatusCode, details: &'static str, flags: ResponseFlags) -> Reply {
-        let mut ctx = Box::new(StreamCtx::without_request(self.clone()));
+        let mut ctx = Box::new(StreamCtx::without_request(self.clone(), Protocol::Http11));
         ctx.info.flags.set(flags);
         if flags.any_of(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
             self.manager.stats.downstream_cx_protocol_error.inc();

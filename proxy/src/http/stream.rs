@@ -46,30 +46,33 @@ pub struct StreamCtx {
 impl StreamCtx {
     /// The context of a request.
     pub fn new(conn: Arc<HttpConn>, request: RequestHead) -> Self {
-        let stats = &conn.manager.stats;
-        stats.downstream_rq_total.inc();
-        stats.downstream_rq_active.inc();
-        match request.protocol {
-            Protocol::Http2 => stats.downstream_rq_http2_total.inc(),
-            _ => stats.downstream_rq_http1_total.inc(),
-        }
+        Self::count(&conn, request.protocol);
         Self::make(conn, request, true)
     }
 
     /// The context of an answer to something that is no request.
-    pub fn without_request(conn: Arc<HttpConn>) -> Self {
-        conn.manager.stats.downstream_rq_total.inc();
-        conn.manager.stats.downstream_rq_active.inc();
+    pub fn without_request(conn: Arc<HttpConn>, protocol: Protocol) -> Self {
+        Self::count(&conn, protocol);
         let request = RequestHead {
             method: Method::GET,
             scheme: Scheme::Http,
             authority: None,
             path: String::new(),
             headers: HeaderMap::new(),
-            protocol: Protocol::Http11,
+            protocol,
             upgrade: None,
         };
         Self::make(conn, request, false)
+    }
+
+    fn count(conn: &HttpConn, protocol: Protocol) {
+        let stats = &conn.manager.stats;
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        match protocol {
+            Protocol::Http2 => stats.downstream_rq_http2_total.inc(),
+            _ => stats.downstream_rq_http1_total.inc(),
+        }
     }
 
     fn make(conn: Arc<HttpConn>, request: RequestHead, has_request: bool) -> Self {
@@ -110,6 +113,13 @@ impl StreamCtx {
             super::route::Kind::Forward(f) => Some(f.clusters.clone()),
             _ => None,
         }
+    }
+
+    /// Closes the books of a stream that we reset, and why.
+    pub fn refused(mut self: Box<Self>, details: &'static str) {
+        self.conn.manager.stats.downstream_rq_tx_reset.inc();
+        self.info.details = Some(details.into());
+        self.finish(EndReason::Complete);
     }
 
     /// Closes the books: stats and logs.

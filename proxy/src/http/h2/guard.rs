@@ -1,136 +1,243 @@
-//! Counts a peer's HTTP/2 frames on their way to the library and ends the connection of one that floods.
+//! Looks at an HTTP/2 client's frames on their way to the library, and at the library's own on their way out.
 //!
-//! Only frame headers are looked at. **Source**: `envoy.config.core.v3.Http2ProtocolOptions`, the `max_*` fields.
+//! A client that floods, or that does not begin as it must, loses its connection; so does one whose request is malformed, unless
+//! its listener is set to reset only the stream. Only frame headers are looked at. **Source**:
+//! `envoy.config.core.v3.Http2ProtocolOptions`, the `max_*` fields and `override_stream_error_on_invalid_http_message`.
 
+use super::frames::{Frame, Frames, kind};
 use crate::config::Http2Options;
 
-/// Frame header: length (3), type, flags, stream (4).
-const HEADER: usize = 9;
 /// Length of the client's connection preface.
 const PREFACE: usize = 24;
 /// SETTINGS and PING frames a peer may send beyond one per ten other frames: they cost us an answer each.
 const CONTROL_BURST: u64 = 1_000;
+/// Streams remembered as having had data: enough for those that are being received at one time.
+const WITH_DATA: usize = 64;
 
-/// Counts of one connection; sans-io.
-pub(super) struct Counts {
-    skip: usize,
-    header: [u8; HEADER],
-    have: usize,
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+
+/// What a peer did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Breach {
+    #[error("the client's preface goes without settings")]
+    NoSettings,
+    #[error("too many empty frames")]
+    EmptyFrames,
+    #[error("too many PRIORITY frames")]
+    Priority,
+    #[error("too many control frames")]
+    Control,
+    #[error("malformed request")]
+    Malformed,
+}
+
+impl Breach {
+    /// The code of the GOAWAY that answers it.
+    pub(super) fn reason(self) -> h2::Reason {
+        match self {
+            Breach::NoSettings | Breach::Malformed => h2::Reason::PROTOCOL_ERROR,
+            Breach::EmptyFrames | Breach::Priority | Breach::Control => h2::Reason::ENHANCE_YOUR_CALM,
+        }
+    }
+}
+
+/// What was seen of one connection; sans-io.
+pub(super) struct Guard {
+    inbound: Frames,
+    outbound: Frames,
+    opened: bool,
     streams: u64,
+    /// The highest stream that was opened.
+    pub(super) last_stream: u32,
     priority: u64,
     control: u64,
     others: u64,
     empty: u32,
     max_priority: u64,
     max_empty: u32,
+    /// Malformed requests cost only their streams.
+    spare_connection: bool,
+    /// Streams whose last frame was DATA, newest anywhere.
+    with_data: [u32; WITH_DATA],
+    newest: usize,
 }
 
-impl Counts {
-    /// Counts with a client's preface ahead.
-    pub(super) fn new(o: &Http2Options) -> Self {
-        Counts {
-            skip: PREFACE,
-            header: [0; HEADER],
-            have: 0,
+impl Guard {
+    /// A guard with a client's preface ahead.
+    pub(super) fn new(o: &Http2Options, spare_connection: bool) -> Self {
+        Guard {
+            inbound: Frames::after(PREFACE),
+            outbound: Frames::after(0),
+            opened: false,
             streams: 0,
+            last_stream: 0,
             priority: 0,
             control: 0,
             others: 0,
             empty: 0,
             max_priority: u64::from(o.max_priority_frames_per_stream),
             max_empty: o.max_empty_frames,
+            spare_connection,
+            with_data: [0; WITH_DATA],
+            newest: 0,
         }
     }
 
-    /// Looks at bytes in passing; the error names the flood.
-    pub(super) fn feed(&mut self, mut data: &[u8]) -> Result<(), &'static str> {
-        while !data.is_empty() {
-            let n = self.skip.min(data.len());
-            self.skip -= n;
-            data = &data[n..];
-            if self.skip > 0 {
-                break;
-            }
-            let n = (HEADER - self.have).min(data.len());
-            self.header[self.have..self.have + n].copy_from_slice(&data[..n]);
-            self.have += n;
-            data = &data[n..];
-            if self.have == HEADER {
-                self.have = 0;
-                let [a, b, c, kind, flags, ..] = self.header;
-                let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.skip = len;
-                self.frame(kind, flags, len)?;
+    /// Looks at bytes from the client.
+    ///
+    /// # Errors
+    /// The client is to be left.
+    pub(super) fn received(&mut self, mut data: &[u8]) -> Result<(), Breach> {
+        while let Some(frame) = self.inbound.next(&mut data) {
+            self.inspect(frame)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at bytes for the client.
+    ///
+    /// # Errors
+    /// The library has refused a request as malformed, which is to cost the connection.
+    pub(super) fn sent(&mut self, mut data: &[u8]) -> Result<(), Breach> {
+        while let Some(frame) = self.outbound.next(&mut data) {
+            // A body that belies its content-length is refused with the same code, and costs only its stream.
+            if frame.kind == kind::RST_STREAM
+                && frame.code == u32::from(h2::Reason::PROTOCOL_ERROR)
+                && !self.spare_connection
+                && !self.with_data.contains(&frame.stream)
+            {
+                return Err(Breach::Malformed);
             }
         }
         Ok(())
     }
 
-    fn frame(&mut self, kind: u8, flags: u8, len: usize) -> Result<(), &'static str> {
-        const END_STREAM: u8 = 1;
-        const ACK: u8 = 1;
-        match kind {
-            // DATA, HEADERS, CONTINUATION
-            0 | 1 | 9 => {
+    fn inspect(&mut self, frame: Frame) -> Result<(), Breach> {
+        if !std::mem::replace(&mut self.opened, true) && (frame.kind != kind::SETTINGS || frame.flags & ACK != 0) {
+            return Err(Breach::NoSettings);
+        }
+        match frame.kind {
+            kind::DATA | kind::HEADERS | kind::CONTINUATION => {
                 self.others += 1;
-                if kind == 1 {
-                    self.streams += 1;
-                }
-                if len == 0 && (kind == 9 || flags & END_STREAM == 0) {
+                self.note(frame);
+                if frame.len == 0 && (frame.kind == kind::CONTINUATION || frame.flags & END_STREAM == 0) {
                     self.empty += 1;
                     if self.empty > self.max_empty {
-                        return Err("too many empty frames");
+                        return Err(Breach::EmptyFrames);
                     }
                 } else {
                     self.empty = 0;
                 }
             }
-            // PRIORITY
-            2 => {
+            kind::PRIORITY => {
                 self.priority += 1;
                 if self.priority > self.max_priority * (1 + self.streams) {
-                    return Err("too many PRIORITY frames");
+                    return Err(Breach::Priority);
                 }
             }
-            // SETTINGS, PING
-            4 | 6 if flags & ACK == 0 => {
+            kind::SETTINGS | kind::PING if frame.flags & ACK == 0 => {
                 self.control += 1;
                 if self.control > CONTROL_BURST + self.others / 10 {
-                    return Err("too many control frames");
+                    return Err(Breach::Control);
                 }
             }
             _ => {}
         }
         Ok(())
     }
+
+    /// Remembers which streams are in the middle of their data.
+    fn note(&mut self, frame: Frame) {
+        match frame.kind {
+            kind::DATA if self.with_data[self.newest] != frame.stream && !self.with_data.contains(&frame.stream) => {
+                self.newest = (self.newest + 1) % WITH_DATA;
+                self.with_data[self.newest] = frame.stream;
+            }
+            kind::HEADERS => {
+                self.streams += 1;
+                if frame.stream > self.last_stream {
+                    self.last_stream = frame.stream;
+                } else if let Some(slot) = self.with_data.iter_mut().find(|s| **s == frame.stream) {
+                    *slot = 0;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A GOAWAY frame that tells of a breach.
+pub(super) fn goaway(last_stream: u32, reason: h2::Reason) -> [u8; 17] {
+    let ([l1, l2, l3, l4], [r1, r2, r3, r4]) = (last_stream.to_be_bytes(), u32::from(reason).to_be_bytes());
+    [0, 0, 8, 7, 0, 0, 0, 0, 0, l1, l2, l3, l4, r1, r2, r3, r4]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn frame(kind: u8, flags: u8, len: u32) -> Vec<u8> {
-        let l = len.to_be_bytes();
-        let mut f = vec![l[1], l[2], l[3], kind, flags, 0, 0, 0, 1];
-        f.resize(HEADER + len as usize, 0);
+    fn on(stream: u8, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let l = (payload.len() as u32).to_be_bytes();
+        let mut f = vec![l[1], l[2], l[3], kind, flags, 0, 0, 0, stream];
+        f.extend_from_slice(payload);
         f
     }
 
-    fn run(frames: &[Vec<u8>], step: usize) -> Result<(), &'static str> {
-        let mut c = Counts::new(&Http2Options::default());
+    fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
+        on(1, kind, flags, &vec![0; len])
+    }
+
+    fn opened() -> Vec<u8> {
         let mut all = vec![0; PREFACE];
+        all.extend(frame(4, 0, 0));
+        all
+    }
+
+    fn run(frames: &[Vec<u8>], step: usize) -> Result<(), Breach> {
+        let mut guard = Guard::new(&Http2Options::default(), false);
+        let mut all = opened();
         all.extend(frames.concat());
-        all.chunks(step).try_for_each(|part| c.feed(part))
+        all.chunks(step).try_for_each(|part| guard.received(part))
     }
 
     #[test]
     fn floods_end_the_connection_however_they_are_cut() {
         for step in [1, 7, 9, 4096] {
-            assert_eq!(run(&vec![frame(2, 0, 5); 101], step), Err("too many PRIORITY frames"));
-            assert_eq!(run(&vec![frame(6, 0, 8); 1001], step), Err("too many control frames"));
-            assert_eq!(run(&vec![frame(0, 0, 0); 2], step), Err("too many empty frames"));
+            assert_eq!(run(&vec![frame(2, 0, 5); 101], step), Err(Breach::Priority));
+            assert_eq!(run(&vec![frame(6, 0, 8); 1001], step), Err(Breach::Control));
+            assert_eq!(run(&vec![frame(0, 0, 0); 2], step), Err(Breach::EmptyFrames));
             assert_eq!(run(&vec![frame(6, 1, 8); 5000], step), Ok(()));
             assert_eq!(run(&[frame(1, 4, 10), frame(0, 0, 0), frame(0, 0, 5), frame(0, 0, 0)], step), Ok(()));
         }
+    }
+
+    #[test]
+    fn settings_come_first() {
+        for first in [frame(6, 0, 8), frame(1, 5, 3), frame(4, 1, 0)] {
+            let mut guard = Guard::new(&Http2Options::default(), false);
+            let bytes = [vec![0; PREFACE], first].concat();
+            assert_eq!(guard.received(&bytes), Err(Breach::NoSettings));
+        }
+    }
+
+    #[test]
+    fn malformed_heads_cost_the_connection_and_wrong_bodies_their_stream() {
+        let reset = |code| on(1, 3, 0, &[0, 0, 0, code]);
+        let (headers, data) = (on(1, 1, 4, &[0; 3]), on(1, 0, 0, &[0; 3]));
+        for (inbound, out, spare, want) in [
+            (vec![headers.clone()], reset(1), false, Err(Breach::Malformed)),
+            (vec![headers.clone()], reset(1), true, Ok(())),
+            (vec![headers.clone()], reset(8), false, Ok(())),
+            (vec![headers.clone(), data.clone()], reset(1), false, Ok(())),
+            (vec![headers.clone(), data, headers], reset(1), false, Err(Breach::Malformed)),
+        ] {
+            let mut guard = Guard::new(&Http2Options::default(), spare);
+            guard.received(&opened()).unwrap();
+            guard.received(&inbound.concat()).unwrap();
+            let sent: Result<(), Breach> = out.chunks(2).try_for_each(|part| guard.sent(part));
+            assert_eq!(sent, want);
+        }
+        assert_eq!(goaway(5, h2::Reason::PROTOCOL_ERROR)[9..], [0, 0, 0, 5, 0, 0, 0, 1]);
     }
 }

@@ -1,20 +1,22 @@
-//! The transport under an HTTP/2 connection: inbound frames are counted, outbound ones leave together.
+//! The transport under an HTTP/2 connection: frames are looked at in passing, outbound ones leave together.
 //!
 //! The library writes and flushes frame by frame, which is a system call (and a TLS record) for each. Here a write only appends
 //! to a buffer, a flush does nothing, and whoever drives the connection calls [`Gathered::poll_flush`] once the library has
 //! nothing more to do: the answers of all streams that were ready leave in one write. The buffer is bounded: beyond
 //! [`HIGH_WATER`] a write waits for the socket. It is given back when it is empty.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::guard::Counts;
+use super::guard::{self, Breach, Guard};
 
 /// Bytes that may wait for the socket.
 const HIGH_WATER: usize = 128 << 10;
@@ -22,8 +24,10 @@ const HIGH_WATER: usize = 128 << 10;
 struct Inner<S> {
     stream: S,
     already: Bytes,
-    counts: Option<Counts>,
+    guard: Option<Guard>,
     out: BytesMut,
+    /// What the peer is to be left for; its GOAWAY is in `out`.
+    breach: Option<Breach>,
 }
 
 /// The library's end.
@@ -32,13 +36,30 @@ pub(super) struct Io<S>(Arc<Mutex<Inner<S>>>);
 /// The driver's end.
 pub(super) struct Gathered<S>(Arc<Mutex<Inner<S>>>);
 
-/// Both ends over `stream`, of which `already` was read; `counts` looks at what comes in.
-pub(super) fn gather<S>(stream: S, already: Bytes, counts: Option<Counts>) -> (Io<S>, Gathered<S>) {
-    let inner = Arc::new(Mutex::new(Inner { stream, already, counts, out: BytesMut::new() }));
+/// Both ends over `stream`, of which `already` was read; `guard` looks at what comes and goes.
+pub(super) fn gather<S>(stream: S, already: Bytes, guard: Option<Guard>) -> (Io<S>, Gathered<S>) {
+    let inner = Arc::new(Mutex::new(Inner { stream, already, guard, out: BytesMut::new(), breach: None }));
     (Io(inner.clone()), Gathered(inner))
 }
 
 impl<S: AsyncWrite + Unpin> Inner<S> {
+    /// Takes the library's bytes; after a breach nothing more leaves but what is there.
+    fn take(&mut self, bytes: &[u8]) {
+        if self.breach.is_some() {
+            return;
+        }
+        self.out.extend_from_slice(bytes);
+        if let Some(Err(breach)) = self.guard.as_mut().map(|g| g.sent(bytes)) {
+            self.leave(breach);
+        }
+    }
+
+    fn leave(&mut self, breach: Breach) {
+        let last = self.guard.as_ref().map_or(0, |g| g.last_stream);
+        self.breach = Some(breach);
+        self.out.extend_from_slice(&guard::goaway(last, breach.reason()));
+    }
+
     fn poll_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             let n = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out))?;
@@ -55,15 +76,44 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Gathered<S> {
-    /// Writes what has gathered.
+    /// Writes what has gathered; fails too where the peer is to be left.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
         ready!(inner.poll_out(cx))?;
-        Pin::new(&mut inner.stream).poll_flush(cx)
+        ready!(Pin::new(&mut inner.stream).poll_flush(cx))?;
+        Poll::Ready(inner.breach.map_or(Ok(()), |breach| Err(io::Error::other(breach))))
+    }
+
+    /// Ends a connection so that its last words arrive: they are written, and what the peer still sends is read and dropped until
+    /// it has closed its side too, for `limit` at most. Closing before would reset the connection.
+    pub(super) async fn linger(&self, limit: Duration)
+    where
+        S: AsyncRead,
+    {
+        let ended = poll_fn(|cx| {
+            let mut inner = self.0.lock();
+            ready!(inner.poll_out(cx))?;
+            ready!(Pin::new(&mut inner.stream).poll_shutdown(cx))?;
+            let mut scratch = [0; 4096];
+            loop {
+                let mut buf = ReadBuf::new(&mut scratch);
+                ready!(Pin::new(&mut inner.stream).poll_read(cx, &mut buf))?;
+                if buf.filled().is_empty() {
+                    return Poll::Ready(io::Result::Ok(()));
+                }
+            }
+        });
+        // Either way there is nothing more to say.
+        let _ = tokio::time::timeout(limit, ended).await;
+    }
+
+    /// What the peer was left for.
+    pub(super) fn breach(&self) -> Option<Breach> {
+        self.0.lock().breach
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let inner = &mut *self.0.lock();
         let before = buf.filled().len();
@@ -74,10 +124,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
             buf.put_slice(&inner.already[..n]);
             inner.already.advance(n);
         }
-        match &mut inner.counts {
-            Some(c) => Poll::Ready(c.feed(&buf.filled()[before..]).map_err(io::Error::other)),
-            None => Poll::Ready(Ok(())),
+        if let Some(Err(breach)) = inner.guard.as_mut().map(|g| g.received(&buf.filled()[before..])) {
+            inner.leave(breach);
+            return Poll::Ready(Err(io::Error::other(breach)));
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -87,7 +138,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
         if inner.out.len() >= HIGH_WATER {
             ready!(inner.poll_out(cx))?;
         }
-        inner.out.extend_from_slice(buf);
+        inner.take(buf);
         Poll::Ready(Ok(buf.len()))
     }
 
@@ -102,7 +153,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
         }
         let mut n = 0;
         for b in bufs {
-            inner.out.extend_from_slice(b);
+            inner.take(b);
             n += b.len();
         }
         Poll::Ready(Ok(n))
@@ -126,7 +177,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Io<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::future::poll_fn;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]

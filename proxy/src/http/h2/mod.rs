@@ -1,6 +1,7 @@
 //! HTTP/2, both directions, on the `h2` crate: it owns frames, HPACK and flow control; streams, limits and life cycle are ours.
 
 pub mod client;
+mod frames;
 mod guard;
 mod io;
 pub mod server;

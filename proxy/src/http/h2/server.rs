@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
@@ -12,10 +13,12 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use super::super::body::{Body, BodyError, Frame};
 use super::super::connection::{EndReason, HttpConn, Reply};
 use super::super::head::{RequestHead, Scheme};
+use super::super::headers::join_repeated;
 use super::super::limits::{Clock, Shared};
-use super::guard::Counts;
+use super::guard::{Breach, Guard};
 use super::io::{self, Gathered, Io};
 use super::{Upload, body_error, client};
+use crate::config::{HttpConnectionManager, UnderscoresAction};
 use crate::stream_info::Protocol;
 use crate::timer::LazyTimer;
 use crate::transport::Stream;
@@ -37,7 +40,8 @@ pub async fn serve(stream: Stream, already: Bytes, conn: Arc<HttpConn>) {
     if o.allow_connect {
         builder.enable_connect_protocol();
     }
-    let (stream, out) = io::gather(stream, already, Some(Counts::new(o)));
+    let guard = Guard::new(o, spares_connection(config));
+    let (stream, out) = io::gather(stream, already, Some(guard));
     let handshake = builder.handshake::<_, Bytes>(stream);
     tokio::pin!(handshake);
     let connection = poll_fn(|cx| {
@@ -47,14 +51,42 @@ pub async fn serve(stream: Stream, already: Bytes, conn: Arc<HttpConn>) {
             _ => done,
         }
     });
-    let Ok(connection) = connection.await else {
-        conn.manager.stats.downstream_cx_protocol_error.inc();
-        return;
+    // A client that says nothing is idle.
+    let idle = config.common.idle_timeout.unwrap_or(MAX_SILENCE);
+    let ended = match tokio::time::timeout(idle, connection).await {
+        Ok(Ok(connection)) => run(connection, &out, &conn).await,
+        Ok(Err(_)) => {
+            conn.manager.stats.downstream_cx_protocol_error.inc();
+            Ended::ByUs
+        }
+        Err(_) => {
+            conn.manager.stats.downstream_cx_idle_timeout.inc();
+            Ended::Quietly
+        }
     };
-    run(connection, out, conn).await;
+    if let (Ended::ByUs, Some(limit)) = (ended, config.delayed_close_timeout) {
+        out.linger(limit).await;
+    }
 }
 
-async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: Gathered<Stream>, conn: Arc<HttpConn>) {
+/// How long a client may take for its preface where no idle timeout is set.
+const MAX_SILENCE: Duration = Duration::from_secs(3600);
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// There is nobody left to listen, or nothing to say.
+    Quietly,
+    /// For something the client did: it is to read what.
+    ByUs,
+}
+
+/// Whether a malformed request costs only its stream.
+fn spares_connection(config: &HttpConnectionManager) -> bool {
+    config.http2.override_stream_error.unwrap_or(config.stream_error_on_invalid_http_message)
+}
+
+async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Stream>, conn: &Arc<HttpConn>) -> Ended {
     let config = &conn.manager.config;
     let mut idle = LazyTimer::default();
     let mut drain_end = LazyTimer::default();
@@ -78,8 +110,8 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: Gathered<Stream
                 }
                 return Poll::Ready(Event::Accepted(accepted));
             }
-            if let Poll::Ready(Err(_)) = out.poll_flush(cx) {
-                return Poll::Ready(Event::Accepted(None));
+            if let Poll::Ready(Err(e)) = out.poll_flush(cx) {
+                return Poll::Ready(Event::Broken(e));
             }
             if !draining && drain.as_mut().as_mut().poll_drain(cx).is_ready() {
                 return Poll::Ready(Event::Drain);
@@ -110,12 +142,22 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: Gathered<Stream
                 }));
             }
             Event::Accepted(Some(Err(e))) => {
-                if !e.is_io() {
-                    conn.manager.stats.downstream_cx_protocol_error.inc();
+                if e.is_io() && out.breach().is_none() {
+                    return Ended::Quietly;
                 }
-                return;
+                conn.manager.stats.downstream_cx_protocol_error.inc();
+                return Ended::ByUs;
             }
-            Event::Accepted(None) | Event::DrainEnd => return,
+            Event::Broken(e) => {
+                tracing::debug!(connection = conn.info.id, error = %e, "HTTP/2 connection ended");
+                let Some(breach) = out.breach() else { return Ended::Quietly };
+                conn.manager.stats.downstream_cx_protocol_error.inc();
+                if breach == Breach::Malformed {
+                    conn.refuse_stream(Reason::PROTOCOL_ERROR, Refused::MALFORMED.details);
+                }
+                return Ended::ByUs;
+            }
+            Event::Accepted(None) | Event::DrainEnd => return Ended::Quietly,
             Event::Age => {
                 conn.manager.stats.downstream_cx_max_duration_reached.inc();
                 if !draining {
@@ -142,6 +184,8 @@ type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Er
 #[allow(clippy::large_enum_variant, reason = "lives on the stack for one turn of the loop")]
 enum Event {
     Accepted(Accepted),
+    /// The transport failed, or the client is left for what it did.
+    Broken(std::io::Error),
     Drain,
     DrainEnd,
     Idle,
@@ -164,13 +208,24 @@ impl<F: Future<Output = ()>> PollDrain for std::pin::Pin<&mut F> {
 async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, conn: Arc<HttpConn>) {
     let mut clock = Clock::new(Arc::default(), &conn.manager.config);
     let mut timer = LazyTimer::default();
-    let (head, body) = match split(request, &conn, &clock.shared) {
+    let (mut head, body) = match split(request, &conn, &clock.shared) {
         Ok(parts) => parts,
-        Err(reason) => {
-            respond.send_reset(reason);
+        Err(refused) => {
+            respond.send_reset(refused.reason);
+            // What costs the connection is told of where it ends.
+            if refused.reason != Reason::PROTOCOL_ERROR || spares_connection(&conn.manager.config) {
+                conn.refuse_stream(refused.reason, refused.details);
+            }
             return;
         }
     };
+    if head.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        head.headers.remove(header::EXPECT);
+        let mut go_on = Response::new(());
+        *go_on.status_mut() = StatusCode::CONTINUE;
+        // Where it cannot be sent the client is gone, which the stream finds out by itself.
+        let _ = respond.send_informational(go_on);
+    }
     let no_body = head.method == Method::HEAD;
     match answer(head, body, conn, &mut respond, &mut clock, &mut timer).await {
         Ok(reply) => {
@@ -277,33 +332,71 @@ async fn send(
     reply.end.finish(reason);
 }
 
+/// Why a request goes no further than its stream.
+struct Refused {
+    reason: Reason,
+    details: &'static str,
+}
+
+impl Refused {
+    /// A message that is none: by default it costs the connection, which the guard sees to.
+    const MALFORMED: Refused = Refused { reason: Reason::PROTOCOL_ERROR, details: "http2.violation.of.messaging.rule" };
+    const TOO_MANY: Refused = Refused { reason: Reason::INTERNAL_ERROR, details: "http2.too_many_headers" };
+    const UNDERSCORE: Refused = Refused { reason: Reason::INTERNAL_ERROR, details: "http2.unexpected_underscore" };
+}
+
 /// A request as the layers above work with it.
-fn split(request: Request<RecvStream>, conn: &HttpConn, limits: &Arc<Shared>) -> Result<(RequestHead, Body), Reason> {
+fn split(request: Request<RecvStream>, conn: &HttpConn, limits: &Arc<Shared>) -> Result<(RequestHead, Body), Refused> {
     let (mut parts, recv) = request.into_parts();
-    let limit = conn.manager.config.common.max_headers_count as usize;
-    if parts.headers.len() > limit {
-        return Err(Reason::PROTOCOL_ERROR);
+    let common = &conn.manager.config.common;
+    // Envoy counts pseudo-headers too.
+    let uri = &parts.uri;
+    let pseudo = [true, uri.scheme().is_some(), uri.path_and_query().is_some(), uri.authority().is_some()];
+    if parts.headers.len() + pseudo.iter().filter(|p| **p).count() > common.max_headers_count as usize {
+        return Err(Refused::TOO_MANY);
     }
-    let upgrade = parts.extensions.remove::<h2::ext::Protocol>();
-    let upgrade = upgrade.map(|p| HeaderValue::from_str(p.as_str())).transpose().map_err(|_| Reason::PROTOCOL_ERROR)?;
-    let authority = match parts.uri.authority() {
-        Some(a) => Some(HeaderValue::from_str(a.as_str()).map_err(|_| Reason::PROTOCOL_ERROR)?),
-        None => parts.headers.get(header::HOST).cloned(),
-    };
-    parts.headers.remove(header::HOST);
+    underscores(&mut parts.headers, common.underscores)?;
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refused::MALFORMED);
+    let upgrade = parts.extensions.remove::<h2::ext::Protocol>().map(|p| value(p.as_str())).transpose()?;
     join_cookies(&mut parts.headers);
+    join_repeated(&mut parts.headers);
+    let host = parts.headers.remove(header::HOST);
+    let authority = match parts.uri.authority() {
+        // Unlike a Host field, it may not say who asks.
+        Some(a) if a.as_str().contains('@') => return Err(Refused::MALFORMED),
+        Some(a) => value(a.as_str())?,
+        None => host.ok_or(Refused::MALFORMED)?,
+    };
     let method = if upgrade.is_some() { Method::GET } else { parts.method };
     let scheme = if conn.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
     let path = parts.uri.path_and_query().map_or_else(String::new, |p| p.as_str().to_owned());
+    if path == "*" && method != Method::OPTIONS {
+        return Err(Refused::MALFORMED);
+    }
     let body = if recv.is_end_stream() {
         limits.set_uploaded();
         Body::Empty
     } else {
         Body::H2Recv(H2Recv { recv, held: 0, limits: limits.clone() })
     };
-    let head =
-        RequestHead { method, scheme, authority, path, headers: parts.headers, protocol: Protocol::Http2, upgrade };
+    let (headers, authority) = (parts.headers, Some(authority));
+    let head = RequestHead { method, scheme, authority, path, headers, protocol: Protocol::Http2, upgrade };
     Ok((head, body))
+}
+
+/// `headers_with_underscores_action`.
+fn underscores(headers: &mut http::HeaderMap, action: UnderscoresAction) -> Result<(), Refused> {
+    if action == UnderscoresAction::Allow || !headers.keys().any(|n| n.as_str().contains('_')) {
+        return Ok(());
+    }
+    if action == UnderscoresAction::Reject {
+        return Err(Refused::UNDERSCORE);
+    }
+    let gone: Vec<_> = headers.keys().filter(|n| n.as_str().contains('_')).cloned().collect();
+    for name in gone {
+        headers.remove(name);
+    }
+    Ok(())
 }
 
 /// Cookie crumbs are one field again (RFC 9113 section 8.2.3).
