@@ -72,6 +72,26 @@ impl Proxy {
         self.child.try_wait().ok().flatten()
     }
 
+    /// Asks the process to end, as an operator or an init system does.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
+    pub async fn terminate(&self) -> Result<()> {
+        let pid = self.pid().context("it has ended")?;
+        let status = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.context("kill")?;
+        anyhow::ensure!(status.success(), "kill: {status}");
+        Ok(())
+    }
+
+    /// How the process ended.
+    ///
+    /// # Errors
+    /// When it still runs after `patience`.
+    pub async fn end(&mut self, patience: std::time::Duration) -> Result<std::process::ExitStatus> {
+        let ended = tokio::time::timeout(patience, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("it still runs after {patience:?}"))??)
+    }
+
     /// The process id, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
