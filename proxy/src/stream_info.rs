@@ -448,7 +448,7 @@ pub struct StreamInfo {
     /// How the downstream connection was closed, where that is known.
     pub downstream_close: CloseType,
     /// How the upstream connection was closed, where that is known.
-    pub upstream_close: CloseType,
+    pub upstream_close: Option<CloseType>,
     /// Unique stream id (for `%STREAM_ID%` and reproducible random choices).
     pub stream_id: u64,
 }
@@ -477,7 +477,7 @@ impl StreamInfo {
             traced: false,
             grpc_status: None,
             downstream_close: CloseType::Normal,
-            upstream_close: CloseType::Normal,
+            upstream_close: None,
             stream_id,
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use crate::client::{Client, Socket, tcp};
@@ -55,6 +56,20 @@ pub enum Step {
         finish: bool,
         /// TLS, if any.
         tls: Option<ClientTls>,
+    },
+    /// Bytes on a connection that is then reset.
+    Abort {
+        /// Listener.
+        to: String,
+        /// The one write.
+        write: Vec<u8>,
+    },
+    /// A step while a connection that says nothing is open.
+    Beside {
+        /// Listener of that connection.
+        to: String,
+        /// The step.
+        step: Box<Step>,
     },
     /// One HTTP/2 request.
     Http2 {
@@ -172,7 +187,8 @@ impl Step {
     pub fn over(mut self, with: ClientTls) -> Self {
         match &mut self {
             Self::Http1 { tls, .. } | Self::Bytes { tls, .. } | Self::Http2 { tls, .. } => *tls = Some(with),
-            Self::Stats(_) | Self::Admin { .. } | Self::Await(..) => {}
+            Self::Beside { step, .. } => **step = step.clone().over(with),
+            Self::Abort { .. } | Self::Stats(_) | Self::Admin { .. } | Self::Await(..) => {}
         }
         self
     }
@@ -189,7 +205,8 @@ impl Step {
     fn answers(&self) -> usize {
         match self {
             Self::Http1 { methods, .. } => methods.len(),
-            Self::Http2 { .. } | Self::Bytes { .. } => 1,
+            Self::Http2 { .. } | Self::Bytes { .. } | Self::Abort { .. } => 1,
+            Self::Beside { step, .. } => 1 + step.answers(),
             Self::Stats(_) | Self::Admin { .. } | Self::Await(..) => 0,
         }
     }
@@ -362,6 +379,22 @@ impl Step {
                     "open"
                 };
                 *seen += &format!("at the end {} {how}\n", show(&rest));
+            }
+            Self::Abort { to, write } => {
+                let mut stream = tcp(world.port(to)?).await?;
+                stream.write_all(write).await?;
+                let mut answer = vec![0; 1024];
+                let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await;
+                let read = read.context("no answer")?.context("read")?;
+                *seen += &format!("received {}\n", show(&answer[..read]));
+                stream.set_zero_linger().context("SO_LINGER")?;
+            }
+            Self::Beside { to, step } => {
+                let open = tcp(world.port(to)?).await?;
+                // It is there for the proxy once the proxy has counted it; that it is takes no time to speak of.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Box::pin(step.observe(world, seen)).await?;
+                drop(open);
             }
             Self::Http2 { to, request, tls } => {
                 let Some(stream) = connect(world, to, tls.as_ref(), seen).await? else { return Ok(()) };

@@ -16,6 +16,8 @@ mod grpc;
 mod headers;
 #[path = "parity/http1.rs"]
 mod http1;
+#[path = "parity/l4.rs"]
+mod l4;
 #[path = "parity/network.rs"]
 mod network;
 #[path = "parity/paths.rs"]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ use super::filters::{Detected, ListenerFilterError};
 use super::{Listener, http};
 use crate::access_log::LogContext;
 use crate::drain::Drain;
-use crate::stream_info::{ConnInfo, PeerAddr, ResponseFlags, StreamInfo, TlsInfo};
+use crate::stream_info::{CloseType, ConnInfo, PeerAddr, ResponseFlags, StreamInfo, TlsInfo};
 use crate::transport::Stream;
 use crate::transport::tls::TlsError;
 
@@ -25,6 +26,9 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Bound of a TLS handshake where none is configured: the time a client has for anything before its first byte.
 const HANDSHAKE: Duration = Duration::from_secs(15);
+
+/// What an echo reads at once.
+const ECHO: usize = 8 << 10;
 
 /// Serves a connection.
 pub(super) async fn serve(stream: Stream, peer: PeerAddr, listener: Arc<Listener>, worker: usize, drain: Drain) {
@@ -51,11 +55,18 @@ pub(super) async fn serve(stream: Stream, peer: PeerAddr, listener: Arc<Listener
         }
         End::Direct(data) => {
             Box::pin(direct(stream, data)).await;
-            facts
+            facts.map(|mut facts| {
+                facts.details = Some("direct_response".into());
+                facts.bytes.sent = data.len() as u64;
+                facts
+            })
         }
         End::Echo => {
-            Box::pin(echo(stream)).await;
-            facts
+            let n = Box::pin(echo(stream)).await;
+            facts.map(|mut facts| {
+                (facts.bytes.received, facts.bytes.sent) = (n, n);
+                facts
+            })
         }
         End::Close => facts,
     };
@@ -116,9 +127,12 @@ impl<'a> Conn<'a> {
         let passed = match self.pass(chain) {
             Ok(passed) => passed,
             Err((place, delay)) => {
+                stream.reset_if_unread();
                 if let Some(delay) = delay {
-                    Box::pin(hold(stream, delay)).await;
+                    // Nothing is read meanwhile: what the client sends stays with the system, and is bounded there.
+                    tokio::time::sleep(delay).await;
                 }
+                drop(stream);
                 drop(place);
                 closed(listener, chain, self.began, worker);
                 self.failed(chain, None, Some("over_connection_limit"));
@@ -225,21 +239,18 @@ impl<'a> Conn<'a> {
         tracing::debug!(listener = %self.listener.config.name, %error, "connection closed");
         if !self.listener.access_logs.is_empty() {
             let info = self.info(Arc::default(), None, None);
-            let _facts = log(self.listener, info, ResponseFlags::NONE, None);
+            let _facts = log(self.listener, info, ResponseFlags::NONE, None, None);
         }
     }
 
     /// No filter chain takes it.
     fn unmatched(mut self, stream: Stream) {
         self.listener.stats.no_filter_chain_match.inc();
-        // Envoy only peeked at what was read, and closing a socket with unread bytes resets it.
-        if matches!(stream, Stream::Prefixed(_)) {
-            stream.set_reset_on_close();
-        }
+        stream.reset_if_unread();
         drop(stream);
         if !self.listener.access_logs.is_empty() {
             let info = self.info(Arc::default(), None, None);
-            let _facts = log(self.listener, info, ResponseFlags::NO_ROUTE_FOUND, Some("filter_chain_not_found"));
+            let _facts = log(self.listener, info, ResponseFlags::NO_ROUTE_FOUND, Some("filter_chain_not_found"), None);
         }
     }
 
@@ -247,7 +258,8 @@ impl<'a> Conn<'a> {
     fn failed(mut self, chain: &Chain, transport: Option<Cow<'static, str>>, closed: Option<&'static str>) {
         let info = self.info(chain.name.clone(), None, transport);
         *info.local_close.lock() = closed.map(Cow::Borrowed);
-        let facts = log(self.listener, info, ResponseFlags::NONE, None);
+        let upstream = matches!(chain.end, End::Tcp(_)).then_some(CloseType::Normal);
+        let facts = log(self.listener, info, ResponseFlags::NONE, None, upstream);
         if let End::Tcp(proxy) = &chain.end {
             proxy.log_end(&facts);
         }
@@ -272,8 +284,10 @@ fn log(
     info: Arc<ConnInfo>,
     flags: ResponseFlags,
     details: Option<&'static str>,
+    upstream: Option<CloseType>,
 ) -> Box<StreamInfo> {
     let mut facts = stream_info(info);
+    facts.upstream_close = upstream;
     facts.times.end = Some(Instant::now());
     facts.flags.set(flags);
     facts.details = details.map(Cow::Borrowed);
@@ -295,19 +309,22 @@ async fn direct(mut stream: Stream, data: &[u8]) {
     let _ = stream.shutdown().await;
 }
 
-async fn echo(stream: Stream) {
-    let (mut r, mut w) = tokio::io::split(stream);
-    let _ = tokio::io::copy(&mut r, &mut w).await;
-    let _ = w.shutdown().await;
-}
-
-/// Keeps a refused connection for a while, reading nothing into memory, unless its client leaves first.
-async fn hold(mut stream: Stream, delay: Duration) {
-    let drain = async {
-        let mut sink = [0u8; 1024];
-        while stream.read(&mut sink).await.is_ok_and(|n| n > 0) {}
-    };
-    let _ = tokio::time::timeout(delay, drain).await;
+/// Sends back what comes, and says how much that was.
+async fn echo(mut stream: Stream) -> u64 {
+    let (mut buffer, mut total) = (BytesMut::new(), 0);
+    loop {
+        buffer.reserve(ECHO);
+        match stream.read_buf(&mut buffer).await {
+            Ok(n) if n > 0 => total += n as u64,
+            _ => break,
+        }
+        let written = async { stream.write_all_buf(&mut buffer).await.and(stream.flush().await) };
+        if written.await.is_err() {
+            break;
+        }
+    }
+    let _ = stream.shutdown().await;
+    total
 }
 
 #[cfg(test)]

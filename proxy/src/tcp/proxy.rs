@@ -86,6 +86,7 @@ impl TcpProxy {
         let mut facts = Box::new(StreamInfo {
             start: info.start,
             start_wall: info.start_wall,
+            upstream_close: Some(CloseType::Normal),
             ..StreamInfo::new(info, crate::worker::random(), None)
         });
         let deadline = self.deadline(facts.stream_id);
@@ -106,6 +107,7 @@ impl TcpProxy {
                 if failure == InitFailure::NoRoute {
                     self.stats.downstream_cx_no_route.inc();
                 }
+                down.reset_if_unread();
                 close_reason(&facts, format!("tcp_initializion_failure:{}", failure as u8));
             }
             Some(Ok(mut up)) => {
@@ -205,7 +207,7 @@ impl TcpProxy {
             RelayEnd::UpstreamFailed(e) => {
                 if is_reset(&e) {
                     facts.flags.set(ResponseFlags::UPSTREAM_REMOTE_RESET);
-                    facts.upstream_close = CloseType::RemoteReset;
+                    facts.upstream_close = Some(CloseType::RemoteReset);
                     facts.downstream_close = CloseType::LocalReset;
                     down.set_reset_on_close();
                 }

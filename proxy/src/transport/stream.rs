@@ -112,6 +112,16 @@ impl Stream {
         }
     }
 
+    /// Makes the coming close an abort if bytes that were read ahead have not been taken: to the system they were read, and it
+    /// would close in the ordinary way what Envoy, which only peeks, closes with bytes unread.
+    pub fn reset_if_unread(&self) {
+        if let Stream::Prefixed(p) = self
+            && !p.prefix.is_empty()
+        {
+            self.set_reset_on_close();
+        }
+    }
+
     /// The socket, for zero-copy and socket calls on plain bytes. `None` with TLS, or while peeked bytes are unread.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {

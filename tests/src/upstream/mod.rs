@@ -225,6 +225,10 @@ async fn echo(mut stream: TcpStream, name: &str, journal: &Journal) {
             Ok(count) => {
                 all.extend_from_slice(&chunk[..count]);
                 journal.fill(slot, &format!("[{name}] tcp {}", show(&all)));
+                if all.ends_with(b"reset!") {
+                    let _best_effort = stream.set_zero_linger();
+                    return;
+                }
                 // Once: how a client's bytes are cut into reads is nobody's choice.
                 let greeting: &[u8] = if all.len() == count { b"echo:" } else { b"" };
                 if stream.write_all(greeting).await.is_err() || stream.write_all(&chunk[..count]).await.is_err() {

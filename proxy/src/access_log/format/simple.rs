@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::LogContext;
 use super::value::{Value, display};
-use crate::stream_info::{PeerAddr, Protocol};
+use crate::stream_info::{CloseType, PeerAddr, Protocol};
 
 /// Reads a value.
 pub(super) type Getter = for<'a> fn(&'a LogContext<'_>) -> Value<'a>;
@@ -121,7 +121,10 @@ fn downstream(name: &str) -> Option<Getter> {
             missing => missing,
         },
         "DOWNSTREAM_DETECTED_CLOSE_TYPE" => |c| c.info.downstream_close.as_str().into(),
-        "UPSTREAM_DETECTED_CLOSE_TYPE" => |c| c.info.upstream_close.as_str().into(),
+        "UPSTREAM_DETECTED_CLOSE_TYPE" => |c| {
+            let close = c.info.upstream_close.or(c.info.upstream.host.as_ref().map(|_| CloseType::Normal));
+            Value::optional(close.map(CloseType::as_str))
+        },
         "DOWNSTREAM_LOCAL_CLOSE_REASON" => |c| locked(&c.info.conn.local_close),
         _ => return None,
     };
