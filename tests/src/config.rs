@@ -106,6 +106,17 @@ impl Config {
         self
     }
 
+    /// A listener at an address that it does not bind to, as `ip:port`, with these fields.
+    #[must_use]
+    pub fn unbound(mut self, name: &str, address: &str, fields: &str) -> Self {
+        let (ip, port) = address.rsplit_once(':').unwrap_or((address, "0"));
+        self.listeners += &format!(
+            "  - name: {name}\n    bind_to_port: false\n    address: {{socket_address: {{address: '{ip}', port_value: {port}}}}}\n{}",
+            indent(&dedent(fields), 4)
+        );
+        self
+    }
+
     /// A static cluster of the upstream with the same name; see [`crate::world::World`] for what names mean.
     #[must_use]
     pub fn cluster(self, name: &str, fields: &str) -> Self {

@@ -14,9 +14,9 @@ use crate::cluster::dns::DnsTasks;
 use crate::cluster::{Cluster, Clusters};
 use crate::config::{self, ConfigError};
 use crate::drain::Drain;
-use crate::listener::Listener;
 use crate::listener::accept::{self, Socket};
 use crate::listener::bind::{self, Bound};
+use crate::listener::{Directory, GlobalLimit, Listener};
 use crate::runtime::Runtime;
 use crate::stats::Store;
 use crate::transport::tls::{self, SecretProvider};
@@ -39,6 +39,10 @@ pub struct Parts {
     pub secrets: Arc<SecretProvider>,
     /// Health as this process reports it of itself.
     pub healthy: Healthy,
+    /// Listeners by address, once they are built.
+    pub listeners: Arc<Directory>,
+    /// Connections of all listeners.
+    pub connections: Arc<GlobalLimit>,
 }
 
 /// Whether this process calls itself healthy (`/healthcheck/fail`, `/healthcheck/ok`).
@@ -116,11 +120,14 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
     let root = stats.root();
     let sinks = SinkRegistry::new(&root, options.flush)
         .map_err(|e| ConfigError::at("", format!("cannot start the thread that writes access logs: {e}")))?;
+    let runtime = Runtime::new(&bootstrap.runtime_layers, &bootstrap.node.cluster, &root);
     let parts = Parts {
         clusters: Arc::new(Clusters::default()),
         workers: options.concurrency,
         healthy: Healthy::default(),
-        runtime: Runtime::new(&bootstrap.runtime_layers, &bootstrap.node.cluster, &root),
+        listeners: Arc::default(),
+        connections: GlobalLimit::new(&runtime),
+        runtime,
         secrets: SecretProvider::new(bootstrap.secrets, Box::new(options.load_secrets), root),
         sinks,
         stats,
@@ -134,6 +141,7 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
         let listener = Listener::new(l, &parts, options.drain_time);
         listeners.push(listener.map_err(|e| at(&format!("static_resources.listeners[{i}]"), e))?);
     }
+    parts.listeners.publish(&listeners);
     Ok(Built { parts, listeners, description })
 }
 

@@ -30,12 +30,6 @@ impl Found {
 }
 
 fn listener(f: &mut Found, at: &str, l: &Listener) {
-    f.flag(l.use_original_dst, at, "use_original_dst");
-    f.flag(!l.bind_to_port, at, "bind_to_port");
-    f.flag(!l.socket_options.is_empty(), at, "socket_options");
-    f.flag(l.exact_balance, at, "connection_balance_config");
-    f.flag(l.tcp_fast_open.is_some(), at, "tcp_fast_open_queue_length");
-    f.flag(l.mptcp, at, "enable_mptcp");
     for (i, c) in l.filter_chains.iter().enumerate() {
         chain(f, &format!("{at}.filter_chains[{i}]"), c);
     }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::Listener;
-use super::connection;
+use super::admission::{self, Place};
+use super::balance::Held;
+use super::connection::{self, Accepted};
 use crate::drain::Drain;
 use crate::stream_info::PeerAddr;
 use crate::transport::Stream;
@@ -25,7 +27,6 @@ impl Socket {
         match self {
             Socket::Tcp(l) => {
                 let (s, peer) = l.accept().await?;
-                s.set_nodelay(true)?;
                 Ok((Stream::Tcp(s), peer.into()))
             }
             Socket::Unix(l) => {
@@ -33,6 +34,16 @@ impl Socket {
                 let name = peer.as_pathname().and_then(|p| p.to_str()).unwrap_or_default();
                 Ok((Stream::Unix(s), PeerAddr::Pipe(name.into())))
             }
+        }
+    }
+}
+
+impl Socket {
+    /// Our end of every connection, where one need not ask each.
+    fn local_addr(&self) -> Option<PeerAddr> {
+        match self {
+            Socket::Tcp(l) => l.local_addr().ok().filter(|a| !a.ip().is_unspecified()).map(PeerAddr::from),
+            Socket::Unix(_) => None,
         }
     }
 }
@@ -75,6 +86,11 @@ pub async fn run(socket: Socket, listener: Arc<Listener>, worker: usize, drain: 
     let stop = listener.stop.clone();
     let stopped = stop.notified();
     tokio::pin!(stopped);
+    // Behind a transparent socket connections go to any address.
+    let local = socket.local_addr().filter(|_| !listener.config.transparent);
+    let worker = Worker { listener, local, index: worker, drain };
+    worker.open_inbox();
+    let mut in_a_row = 0;
     loop {
         if stop.is_draining() {
             return;
@@ -87,20 +103,70 @@ pub async fn run(socket: Socket, listener: Arc<Listener>, worker: usize, drain: 
         match accepted {
             Ok((stream, peer)) => {
                 pause = BACK_OFF.0;
-                tokio::spawn(connection::serve(stream, peer, listener.clone(), worker, drain.clone()));
+                worker.accepted(stream, peer);
+                in_a_row += 1;
+                if worker.listener.config.max_accepts_per_event.is_some_and(|max| in_a_row >= max) {
+                    in_a_row = 0;
+                    tokio::task::yield_now().await;
+                }
             }
             Err(e) => match react(&e) {
                 Reaction::Next => {}
                 Reaction::BackOff => {
-                    tracing::warn!(listener = %listener.config.name, error = %e, "accept failed; raise the limit of open files (ulimit -n)");
+                    tracing::warn!(listener = %worker.listener.config.name, error = %e, "accept failed; raise the limit of open files (ulimit -n)");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(BACK_OFF.1);
                 }
                 Reaction::Fatal => {
-                    tracing::error!(listener = %listener.config.name, error = %e, "accept failed; the listener is closed");
+                    tracing::error!(listener = %worker.listener.config.name, error = %e, "accept failed; the listener is closed");
                     return;
                 }
             },
         }
+    }
+}
+
+/// A listener on a worker.
+#[derive(Clone)]
+struct Worker {
+    listener: Arc<Listener>,
+    /// Our end of every connection, where it is the same.
+    local: Option<PeerAddr>,
+    index: usize,
+    drain: Drain,
+}
+
+impl Worker {
+    /// A connection was accepted here; it may be served elsewhere.
+    fn accepted(&self, stream: Stream, peer: PeerAddr) {
+        let Some(place) = admission::admit(&self.listener) else { return };
+        let Some(balancer) = &self.listener.balancer else { return self.serve(stream, peer, None, Some(place)) };
+        let (target, held) = balancer.choose(self.index);
+        if target == self.index {
+            return self.serve(stream, peer, Some(held), Some(place));
+        }
+        if let Err(error) = balancer.hand_over(stream, peer, held, Some(place)) {
+            tracing::debug!(listener = %self.listener.config.name, %error, "a connection could not go to another worker");
+        }
+    }
+
+    fn serve(&self, stream: Stream, peer: PeerAddr, held: Option<Held>, place: Option<Place>) {
+        let accepted = Accepted { stream, peer, local: self.local.clone(), _held: held, place };
+        tokio::spawn(connection::serve(accepted, self.listener.clone(), self.index, self.drain.clone()));
+    }
+
+    /// Serves what other workers accept, where the listener balances.
+    fn open_inbox(&self) {
+        let Some(mut inbox) = self.listener.balancer.as_ref().and_then(|b| b.join(self.index)) else { return };
+        // Another of its addresses may have accepted them.
+        let worker = Worker { local: None, ..self.clone() };
+        tokio::spawn(async move {
+            while let Some(handed) = inbox.recv().await {
+                match handed.take() {
+                    Ok((stream, peer, held, place)) => worker.serve(stream, peer, Some(held), place),
+                    Err(error) => tracing::debug!(%error, "a connection could not be taken over"),
+                }
+            }
+        });
     }
 }

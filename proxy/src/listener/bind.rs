@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::config::{self, Address};
+use crate::config::{self, Address, SocketOptionState};
+use crate::transport::socket_options;
 
 /// A bound, listening, non-blocking socket.
 pub enum Bound {
@@ -53,7 +54,8 @@ fn tcp(
     address: &config::ListenerAddress,
     addr: std::net::SocketAddr,
 ) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let protocol = if listener.mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(protocol))?;
     socket.set_reuse_address(true)?;
     if listener.reuse_port {
         socket.set_reuse_port(true)?;
@@ -62,17 +64,34 @@ fn tcp(
         socket.set_only_v6(!address.ipv4_compat)?;
     }
     if listener.transparent {
-        socket.set_ip_transparent_v4(true)?;
+        if addr.is_ipv6() {
+            set_flag(&socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT)
+        } else {
+            socket.set_ip_transparent_v4(true)
+        }?;
     }
     if listener.freebind {
-        socket.set_freebind_v4(true)?;
+        if addr.is_ipv6() { socket.set_freebind_v6(true) } else { socket.set_freebind_v4(true) }?;
     }
     if let Some(k) = listener.tcp_keepalive {
         socket.set_tcp_keepalive(&keepalive(k))?;
     }
+    // Accepted connections inherit it.
+    socket.set_tcp_nodelay(true)?;
+    socket_options::apply(&socket, &listener.socket_options, SocketOptionState::PreBind)?;
     socket.bind(&SockAddr::from(addr))?;
+    socket_options::apply(&socket, &listener.socket_options, SocketOptionState::Bound)?;
     socket.listen(i32::try_from(listener.backlog).unwrap_or(i32::MAX))?;
+    if let Some(queue) = listener.tcp_fast_open {
+        let queue = i32::try_from(queue).unwrap_or(i32::MAX).to_ne_bytes();
+        socket_options::set(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &queue)?;
+    }
+    socket_options::apply(&socket, &listener.socket_options, SocketOptionState::Listening)?;
     Ok(socket.into())
+}
+
+fn set_flag(socket: &Socket, level: i32, name: i32) -> io::Result<()> {
+    socket_options::set(socket, level, name, &1i32.to_ne_bytes())
 }
 
 /// Keepalive as the socket library takes it; what is absent stays the system's.
@@ -107,3 +126,6 @@ fn unix(path: &str, mode: u32, backlog: u32) -> io::Result<std::os::unix::net::U
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,16 +11,17 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::admission::Place as ListenerPlace;
+use super::balance::Held;
 use super::chain::{Chain, End, Gate};
 use super::chain_match::ConnFacts;
 use super::connection_limit::{Place, Verdict};
-use super::filters::{Detected, ListenerFilterError};
+use super::filters::Detected;
 use super::{Listener, http};
 use crate::access_log::LogContext;
 use crate::drain::Drain;
 use crate::stream_info::{CloseType, ConnInfo, PeerAddr, ResponseFlags, StreamInfo, TlsInfo};
 use crate::transport::Stream;
-use crate::transport::tls::TlsError;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -30,18 +31,25 @@ const HANDSHAKE: Duration = Duration::from_secs(15);
 /// What an echo reads at once.
 const ECHO: usize = 8 << 10;
 
+/// A connection as it was accepted.
+pub(super) struct Accepted {
+    pub(super) stream: Stream,
+    pub(super) peer: PeerAddr,
+    /// Our end, if it is known; else the socket is asked.
+    pub(super) local: Option<PeerAddr>,
+    /// Its place among the connections of its worker.
+    pub(super) _held: Option<Held>,
+    /// Its place among those of its listener.
+    pub(super) place: Option<ListenerPlace>,
+}
+
 /// Serves a connection.
-pub(super) async fn serve(stream: Stream, peer: PeerAddr, listener: Arc<Listener>, worker: usize, drain: Drain) {
+pub(super) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: usize, drain: Drain) {
     let _open = drain.hold();
-    let began = Instant::now();
-    // What is only needed until the connection is under way is gone by then: an idle connection should cost little.
-    let prepared = {
-        let local = stream.local_addr().unwrap_or_else(|| PeerAddr::Pipe(Arc::default()));
-        let detected = Detected { transport_protocol: "raw_buffer", ..Detected::default() };
-        let conn = Conn { began, began_wall: SystemTime::now(), peer, local, detected, listener: &listener };
-        conn.prepare(stream, worker).await
-    };
-    let Some(Prepared { stream, info, chain, passed }) = prepared else { return };
+    // Boxed: it is gone once the connection is under way, and an idle connection should cost little.
+    let Some(prepared) = Box::pin(prepare(accepted, listener, worker)).await else { return };
+    let Prepared { stream, info, listener, chain, passed, _held, _place } = prepared;
+    let began = info.start;
     // Streams of an HTTP connection are its own business; the listener's log has the connection.
     let facts = (!listener.access_logs.is_empty()).then(|| stream_info(info.clone()));
     let served = match &chain.end {
@@ -71,7 +79,7 @@ pub(super) async fn serve(stream: Stream, peer: PeerAddr, listener: Arc<Listener
         End::Close => facts,
     };
     drop(passed);
-    closed(&listener, chain, began, worker);
+    closed(&listener, &chain, began, worker);
     if let Some(mut facts) = served {
         facts.times.end.get_or_insert_with(Instant::now);
         listener.access_logs.log(&LogContext::new(&facts));
@@ -81,45 +89,91 @@ pub(super) async fn serve(stream: Stream, peer: PeerAddr, listener: Arc<Listener
     }
 }
 
-/// A connection that has its filter chain and its transport.
-struct Prepared<'a> {
+/// A connection that has its listener, its filter chain and its transport.
+struct Prepared {
     stream: Stream,
     info: Arc<ConnInfo>,
-    chain: &'a Chain,
+    listener: Arc<Listener>,
+    chain: Arc<Chain>,
     passed: Passed,
+    _held: Option<Held>,
+    _place: Option<ListenerPlace>,
+}
+
+/// Listener filters, the listener it was meant for, the filter chain, TLS. `None`: it was closed, and all is booked.
+async fn prepare(accepted: Accepted, listener: Arc<Listener>, worker: usize) -> Option<Prepared> {
+    let Accepted { stream, peer, local, _held, place } = accepted;
+    let mut conn = Conn {
+        began: Instant::now(),
+        began_wall: SystemTime::now(),
+        local: local.or_else(|| stream.local_addr()).unwrap_or_else(|| PeerAddr::Pipe(Arc::default())),
+        peer,
+        detected: Detected { transport_protocol: "raw_buffer", ..Detected::default() },
+    };
+    let stream = conn.inspect(stream, &listener).await?;
+    let (listener, stream, _place) = match conn.meant_for(&listener) {
+        None => (listener, stream, place),
+        Some(meant) => {
+            let place = place.map(|p| p.hand_over(&meant));
+            // It looks for itself, and does not hand on.
+            let stream = conn.inspect(stream, &meant).await?;
+            (meant, stream, place)
+        }
+    };
+    let (stream, info, chain, passed) = conn.enter(stream, &listener, worker).await?;
+    Some(Prepared { stream, info, listener, chain, passed, _held, _place })
 }
 
 /// What is known of a connection before that.
-struct Conn<'a> {
+struct Conn {
     began: Instant,
     began_wall: SystemTime,
     /// As the socket has them.
     peer: PeerAddr,
     local: PeerAddr,
     detected: Detected,
-    listener: &'a Listener,
 }
 
-impl<'a> Conn<'a> {
-    /// Listener filters, the choice of the filter chain, network filters, TLS. `None`: it was closed, and all is booked.
-    async fn prepare(mut self, stream: Stream, worker: usize) -> Option<Prepared<'a>> {
-        let listener = self.listener;
-        let stream = if listener.filters.is_empty() {
-            stream
-        } else {
-            match Box::pin(listener.filters.run(stream)).await {
-                Ok((stream, detected)) => {
-                    self.detected = detected;
-                    stream
-                }
-                Err(error) => {
-                    self.refused_by_filters(&error);
-                    return None;
-                }
+impl Conn {
+    /// Listener filters. `None`: it was closed, and all is booked.
+    async fn inspect(&mut self, stream: Stream, listener: &Listener) -> Option<Stream> {
+        if listener.filters.is_empty() {
+            return Some(stream);
+        }
+        match listener.filters.run(stream).await {
+            Ok((stream, detected)) => {
+                // What an earlier listener restored stays.
+                let before = std::mem::replace(&mut self.detected, detected);
+                self.detected.local = self.detected.local.take().or(before.local);
+                self.detected.remote = self.detected.remote.take().or(before.remote);
+                Some(stream)
             }
-        };
+            Err(error) => {
+                tracing::debug!(listener = %listener.config.name, %error, "connection closed");
+                if !listener.access_logs.is_empty() {
+                    let info = self.info(listener, Arc::default(), None, None);
+                    let _facts = log(listener, info, ResponseFlags::NONE, None, None);
+                }
+                None
+            }
+        }
+    }
+
+    /// The listener of its original destination, where `listener` hands on and there is another.
+    fn meant_for(&self, listener: &Arc<Listener>) -> Option<Arc<Listener>> {
+        let found = listener.directory.as_ref()?.find(self.detected.local.as_ref()?)?;
+        (!Arc::ptr_eq(&found, listener)).then_some(found)
+    }
+
+    /// The choice of the filter chain, network filters, TLS. `None`: it was closed, and all is booked.
+    async fn enter(
+        mut self,
+        stream: Stream,
+        listener: &Listener,
+        worker: usize,
+    ) -> Option<(Stream, Arc<ConnInfo>, Arc<Chain>, Passed)> {
         let Some(chain) = listener.chain_for(&self.facts()) else {
-            self.unmatched(stream);
+            self.unmatched(stream, listener);
             return None;
         };
         listener.stats.opened(worker);
@@ -135,18 +189,18 @@ impl<'a> Conn<'a> {
                 drop(stream);
                 drop(place);
                 closed(listener, chain, self.began, worker);
-                self.failed(chain, None, Some("over_connection_limit"));
+                self.failed(listener, chain, None, Some("over_connection_limit"));
                 return None;
             }
         };
-        match self.secure(stream, chain).await {
+        match secure(stream, listener, chain).await {
             Ok((stream, tls)) => {
-                let info = self.info(chain.name.clone(), tls, None);
-                Some(Prepared { stream, info, chain, passed })
+                let info = self.info(listener, chain.name.clone(), tls, None);
+                Some((stream, info, chain.clone(), passed))
             }
             Err(reason) => {
                 closed(listener, chain, self.began, worker);
-                self.failed(chain, Some(reason), None);
+                self.failed(listener, chain, Some(reason), None);
                 None
             }
         }
@@ -180,27 +234,10 @@ impl<'a> Conn<'a> {
         Ok(passed)
     }
 
-    /// The TLS handshake, where the chain has one.
-    async fn secure(&self, stream: Stream, chain: &Chain) -> Result<(Stream, Option<Arc<TlsInfo>>), Cow<'static, str>> {
-        let Some(tls) = &chain.tls else { return Ok((stream, None)) };
-        let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE);
-        match tokio::time::timeout(limit, Box::pin(tls.accept(stream))).await {
-            Ok(Ok((stream, info))) => Ok((stream, Some(info))),
-            Ok(Err(error)) => {
-                tracing::debug!(listener = %self.listener.config.name, %error, "TLS handshake failed");
-                let TlsError { reason, .. } = error;
-                Err(reason)
-            }
-            Err(_) => {
-                self.listener.stats.downstream_cx_transport_socket_connect_timeout.inc();
-                Err("connection closed: transport socket timeout was reached".into())
-            }
-        }
-    }
-
     /// The connection's facts. Takes what the listener filters found: called once.
     fn info(
         &mut self,
+        listener: &Listener,
         chain: Arc<str>,
         tls: Option<Arc<TlsInfo>>,
         failure: Option<Cow<'static, str>>,
@@ -220,7 +257,7 @@ impl<'a> Conn<'a> {
             local_restored: detected.local.is_some(),
             local: detected.local.unwrap_or_else(|| self.local.clone()),
             direct_local: self.local.clone(),
-            listener: self.listener.info.clone(),
+            listener: listener.info.clone(),
             filter_chain: chain,
             transport_protocol: detected.transport_protocol,
             sni,
@@ -235,33 +272,52 @@ impl<'a> Conn<'a> {
         })
     }
 
-    fn refused_by_filters(mut self, error: &ListenerFilterError) {
-        tracing::debug!(listener = %self.listener.config.name, %error, "connection closed");
-        if !self.listener.access_logs.is_empty() {
-            let info = self.info(Arc::default(), None, None);
-            let _facts = log(self.listener, info, ResponseFlags::NONE, None, None);
-        }
-    }
-
     /// No filter chain takes it.
-    fn unmatched(mut self, stream: Stream) {
-        self.listener.stats.no_filter_chain_match.inc();
+    fn unmatched(mut self, stream: Stream, listener: &Listener) {
+        listener.stats.no_filter_chain_match.inc();
         stream.reset_if_unread();
         drop(stream);
-        if !self.listener.access_logs.is_empty() {
-            let info = self.info(Arc::default(), None, None);
-            let _facts = log(self.listener, info, ResponseFlags::NO_ROUTE_FOUND, Some("filter_chain_not_found"), None);
+        if !listener.access_logs.is_empty() {
+            let info = self.info(listener, Arc::default(), None, None);
+            let _facts = log(listener, info, ResponseFlags::NO_ROUTE_FOUND, Some("filter_chain_not_found"), None);
         }
     }
 
     /// It got its filter chain and no further.
-    fn failed(mut self, chain: &Chain, transport: Option<Cow<'static, str>>, closed: Option<&'static str>) {
-        let info = self.info(chain.name.clone(), None, transport);
+    fn failed(
+        mut self,
+        listener: &Listener,
+        chain: &Chain,
+        transport: Option<Cow<'static, str>>,
+        closed: Option<&'static str>,
+    ) {
+        let info = self.info(listener, chain.name.clone(), None, transport);
         *info.local_close.lock() = closed.map(Cow::Borrowed);
         let upstream = matches!(chain.end, End::Tcp(_)).then_some(CloseType::Normal);
-        let facts = log(self.listener, info, ResponseFlags::NONE, None, upstream);
+        let facts = log(listener, info, ResponseFlags::NONE, None, upstream);
         if let End::Tcp(proxy) = &chain.end {
             proxy.log_end(&facts);
+        }
+    }
+}
+
+/// The TLS handshake, where the chain has one.
+async fn secure(
+    stream: Stream,
+    listener: &Listener,
+    chain: &Chain,
+) -> Result<(Stream, Option<Arc<TlsInfo>>), Cow<'static, str>> {
+    let Some(tls) = &chain.tls else { return Ok((stream, None)) };
+    let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE);
+    match tokio::time::timeout(limit, Box::pin(tls.accept(stream))).await {
+        Ok(Ok((stream, info))) => Ok((stream, Some(info))),
+        Ok(Err(error)) => {
+            tracing::debug!(listener = %listener.config.name, %error, "TLS handshake failed");
+            Err(error.reason)
+        }
+        Err(_) => {
+            listener.stats.downstream_cx_transport_socket_connect_timeout.inc();
+            Err("connection closed: transport socket timeout was reached".into())
         }
     }
 }
@@ -334,10 +390,13 @@ mod tests {
     /// What an idle connection costs besides its socket and its codec: the future of its task.
     #[test]
     fn is_small() {
-        fn size<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+        fn size<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
             size_of::<F>()
         }
-        let own = size(serve) - size(http::serve);
+        fn http_size<A, B, C, D, E, F>(_: fn(A, B, C, D, E) -> F) -> usize {
+            size_of::<F>()
+        }
+        let own = size(serve) - http_size(http::serve);
         assert!(own <= 512, "{own}");
     }
 }

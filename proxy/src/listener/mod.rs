@@ -1,14 +1,19 @@
 //! Listeners: sockets, accepting, and what a connection goes through before its filter chain takes it.
 
 pub mod accept;
+mod admission;
+mod balance;
 pub mod bind;
 mod chain;
 pub mod chain_match;
 mod connection;
 mod connection_limit;
+mod directory;
 pub mod filters;
 mod http;
 mod runtime;
 
+pub use admission::GlobalLimit;
 pub use chain::{Chain, End, Gate};
+pub use directory::Directory;
 pub use runtime::{Listener, ListenerStats};

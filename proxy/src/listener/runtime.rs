@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use super::admission::Admission;
+use super::balance::Balancer;
 use super::chain::Chain;
 use super::chain_match::{ConnFacts, FilterChainTable};
+use super::directory::Directory;
 use super::filters::ListenerFilters;
 use crate::access_log::AccessLogs;
 use crate::app::Parts;
@@ -26,11 +29,17 @@ pub struct Listener {
     pub stats: ListenerStats,
     /// Told to stop accepting.
     pub stop: Drain,
-    chains: Vec<Chain>,
+    /// Bounds its connections.
+    pub(super) admission: Admission,
+    /// Shares connections among workers, where that is asked for.
+    pub(super) balancer: Option<Arc<Balancer>>,
+    /// Where to look for the listener a connection was meant for, where that is asked for.
+    pub(super) directory: Option<Arc<Directory>>,
+    chains: Vec<Arc<Chain>>,
     /// Finds one of `chains`.
     table: FilterChainTable,
     /// Taken where none of them matches.
-    default_chain: Option<Chain>,
+    default_chain: Option<Arc<Chain>>,
     bound: parking_lot::Mutex<Vec<std::net::SocketAddr>>,
 }
 
@@ -123,7 +132,9 @@ impl Listener {
             field_path: if e.field_path.is_empty() { place } else { format!("{place}.{}", e.field_path) },
             ..e
         };
-        let chain = |c: &config::FilterChain| Chain::new(c, config.per_connection_buffer_limit, parts, &stats.scope);
+        let chain = |c: &config::FilterChain| {
+            Chain::new(c, config.per_connection_buffer_limit, parts, &stats.scope).map(Arc::new)
+        };
         let mut chains = Vec::new();
         for (i, c) in config.filter_chains.iter().enumerate() {
             chains.push(chain(c).map_err(|e| at(format!("filter_chains[{i}]"), e))?);
@@ -136,6 +147,14 @@ impl Listener {
             info: Arc::new(ListenerInfo { name: config.name.clone(), direction: config.direction }),
             filters: ListenerFilters::new(&config, &stats.scope, &parts.stats.root()),
             access_logs: parts.access_logs(&config.access_log)?,
+            admission: Admission::new(
+                &config.name,
+                config.ignore_global_conn_limit,
+                &parts.connections,
+                &parts.runtime,
+            ),
+            balancer: config.exact_balance.then(|| Balancer::new(parts.workers)),
+            directory: config.use_original_dst.then(|| parts.listeners.clone()),
             chains,
             table,
             default_chain,
@@ -147,7 +166,7 @@ impl Listener {
     }
 
     /// The filter chain of a connection, if one takes it.
-    pub fn chain_for(&self, facts: &ConnFacts<'_>) -> Option<&Chain> {
+    pub fn chain_for(&self, facts: &ConnFacts<'_>) -> Option<&Arc<Chain>> {
         match self.table.find(facts) {
             Some(at) => self.chains.get(at),
             None => self.default_chain.as_ref(),

@@ -4,6 +4,7 @@
 //! listeners. Runs on: workers; contexts are built on the control thread.
 
 mod copy;
+pub mod socket_options;
 mod splice;
 pub mod stream;
 pub mod tls;

@@ -224,3 +224,57 @@ fn server_names() -> Result<()> {
         );
     run(&group)
 }
+
+/// Which listener serves a connection, and whether any does.
+#[test]
+fn listeners() -> Result<()> {
+    let proxied = "listener_filters: [{name: p, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}]\n";
+    let entry = |head: &str| listener(&format!("{head}{proxied}"), &[&chain("entry", "", &[greeting("entry")])]);
+    let meant = |name: &str| {
+        let log = access_log(
+            "%FILTER_CHAIN_NAME% remote=%DOWNSTREAM_REMOTE_ADDRESS% local=%DOWNSTREAM_LOCAL_ADDRESS% direct=%DOWNSTREAM_DIRECT_LOCAL_ADDRESS%",
+        );
+        format!("access_log:\n{log}filter_chains:\n{}", chain(name, "", &[tcp(name, "cluster: tcp-a")]))
+    };
+    let options = "socket_options: [{level: 1, name: 9, int_value: 1, state: STATE_PREBIND}, {level: 6, name: 4, buf_value: PAAAAA==, state: STATE_LISTENING}]\ntcp_fast_open_queue_length: 5\nfreebind: true\nconnection_balance_config: {exact_balance: {}}\nmax_connections_to_accept_per_socket_event: 1\ntcp_keepalive: {keepalive_time: 60}\nadditional_addresses: [{address: {socket_address: {address: 127.0.0.1, port_value: {{port:options-two}}}}}]\n";
+    let one =
+        |name: &str| listener(&format!("stat_prefix: {name}\n"), &[&chain(name, "", &[tcp(name, "cluster: tcp-a")])]);
+    let config = Config::new()
+        .top("layered_runtime: {layers: [{name: static, static_layer: {envoy.resource_limits.listener.one.connection_limit: 1}}]}\n")
+        .listener("entry", &entry("use_original_dst: true\n"))
+        .listener("entry-stays", &entry(""))
+        .unbound("exact", "10.9.8.7:80", &meant("exact"))
+        .unbound("any", "0.0.0.0:81", &meant("any"))
+        .unbound("any-six", ":::82", &meant("any-six"))
+        .listener("options", &listener(options, &[&chain("options", "", &[greeting("options")])]))
+        .listener("one", &one("one"))
+        .cluster("tcp-a", "");
+    let to = |address: &str, port: u16| format!("PROXY TCP4 192.0.2.9 {address} 1000 {port}\r\nhello").into_bytes();
+    let group = Group::new("listeners", config)
+        .step("meant-for-another", talk("entry", &[&to("10.9.8.7", 80)]))
+        .logs(2)
+        .step("meant-for-a-wildcard", talk("entry", &[&to("10.1.1.1", 81)]))
+        .logs(2)
+        .step("meant-for-a-wildcard-six", talk("entry", &[b"PROXY TCP6 2001:db8::9 2001:db8::1 1000 82\r\nhello"]))
+        .logs(2)
+        .step("four-is-not-six", talk("entry", &[&to("10.1.1.1", 82)]))
+        .step("meant-for-nobody", talk("entry", &[&to("10.9.8.7", 99)]))
+        .step("stays", talk("entry-stays", &[&to("10.9.8.7", 80)]))
+        .step("options", talk("options", &[]))
+        .step("options-two", talk("options-two", &[]))
+        .step("limit", beside("one", talk("one", &[b"hello"])))
+        .logs(2)
+        .step("limit-again", talk("one", &[b"hello"]))
+        .logs(2)
+        .step(
+            "counters",
+            stats(&[
+                "listener.one.downstream_cx_overflow",
+                "listener.one.downstream_cx_total",
+                "listener.one.downstream_cx_active",
+                "listener.10.9.8.7_80.downstream_cx_total",
+                "listener.0.0.0.0_81.downstream_cx_total",
+            ]),
+        );
+    run(&group)
+}

@@ -118,11 +118,14 @@ impl Resolver for Script {
 fn parts() -> Parts {
     let stats = crate::stats::Store::new(2, &bootstrap("STATIC", &[("10.0.0.1", 80, "")]).stats);
     let root = stats.root();
+    let runtime = crate::runtime::Runtime::new(&[], "", &root);
     Parts {
         clusters: Arc::new(Clusters::default()),
         workers: 1,
         healthy: Healthy::default(),
-        runtime: crate::runtime::Runtime::new(&[], "", &root),
+        listeners: Arc::default(),
+        connections: crate::listener::GlobalLimit::new(&runtime),
+        runtime,
         sinks: crate::access_log::SinkRegistry::new(&root, crate::access_log::FlushOptions::default()).unwrap(),
         secrets: crate::transport::tls::SecretProvider::new(Vec::new(), Box::new(from_file::load_secrets), root),
         stats,
