@@ -186,6 +186,34 @@ impl CloseType {
     }
 }
 
+impl ConnInfo {
+    /// A plain connection that begins now; nothing else is known of it yet.
+    pub fn new(id: u64, remote: PeerAddr, local: PeerAddr, listener: Arc<ListenerInfo>) -> Self {
+        ConnInfo {
+            id,
+            start: Instant::now(),
+            start_wall: SystemTime::now(),
+            direct_remote: remote.clone(),
+            remote,
+            direct_local: local.clone(),
+            local,
+            local_restored: false,
+            listener,
+            filter_chain: "".into(),
+            transport_protocol: "",
+            sni: "".into(),
+            tls: None,
+            proxy_tlvs: Vec::new(),
+            proxy_protocol: false,
+            metadata: BTreeMap::new(),
+            termination_details: Mutex::default(),
+            local_close: Default::default(),
+            transport_failure: Mutex::default(),
+            handshake: None,
+        }
+    }
+}
+
 /// HTTP versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {

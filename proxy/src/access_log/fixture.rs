@@ -18,28 +18,9 @@ pub(crate) fn address(text: &str) -> PeerAddr {
 }
 
 pub(crate) fn conn() -> ConnInfo {
-    ConnInfo {
-        id: 3,
-        start: Instant::now(),
-        start_wall: at(1_795_212_261, 0),
-        remote: address("127.0.0.1:48224"),
-        direct_remote: address("127.0.0.1:48224"),
-        local: address("127.0.0.1:41083"),
-        direct_local: address("127.0.0.1:41083"),
-        local_restored: false,
-        listener: Arc::new(ListenerInfo { name: "main".into(), ..ListenerInfo::default() }),
-        filter_chain: "".into(),
-        transport_protocol: "",
-        sni: "".into(),
-        tls: None,
-        proxy_tlvs: Vec::new(),
-        proxy_protocol: false,
-        metadata: Default::default(),
-        termination_details: Default::default(),
-        local_close: Default::default(),
-        transport_failure: Default::default(),
-        handshake: None,
-    }
+    let listener = Arc::new(ListenerInfo { name: "main".into(), ..ListenerInfo::default() });
+    let conn = ConnInfo::new(3, address("127.0.0.1:48224"), address("127.0.0.1:41083"), listener);
+    ConnInfo { start_wall: at(1_795_212_261, 0), ..conn }
 }
 
 pub(crate) fn stream() -> StreamInfo {

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, SERVER, X_CONTENT_TYPE_OPTIONS};
@@ -166,28 +165,7 @@ impl Context {
     }
 
     fn connection_info(&self, peer: PeerAddr) -> ConnInfo {
-        ConnInfo {
-            id: self.next_id.fetch_add(1, Relaxed),
-            start: tokio::time::Instant::now(),
-            start_wall: SystemTime::now(),
-            remote: peer.clone(),
-            direct_remote: peer,
-            local: self.local.clone(),
-            direct_local: self.local.clone(),
-            local_restored: false,
-            listener: self.listener.clone(),
-            filter_chain: "".into(),
-            transport_protocol: "",
-            sni: "".into(),
-            tls: None,
-            proxy_tlvs: Vec::new(),
-            proxy_protocol: false,
-            metadata: Default::default(),
-            termination_details: Default::default(),
-            local_close: Default::default(),
-            transport_failure: Default::default(),
-            handshake: None,
-        }
+        ConnInfo::new(self.next_id.fetch_add(1, Relaxed), peer, self.local.clone(), self.listener.clone())
     }
 }
 
