@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use tokio::time::Instant;
 
 use crate::http::{RequestHead, ResponseHead, Scheme};
 use crate::stream_info::{ConnInfo, ListenerInfo, PeerAddr, Protocol, StreamInfo};

@@ -355,7 +355,7 @@ fn envoy_headers(ctx: &mut StreamCtx) {
         return;
     }
     // At the edge the sender's address is ours to tell.
-    if headers.keys().any(|n| n.as_str().starts_with("x-envoy-")) {
+    if super::timeout::steered(headers) {
         for name in EXTERNAL_REMOVED {
             headers.remove(*name);
         }
@@ -441,7 +441,7 @@ pub fn finish_response(ctx: &mut StreamCtx, head: &mut ResponseHead, local: bool
     }
     ctx.info.response_code = head.status.as_u16();
     if ctx.info.grpc_status.is_none() {
-        ctx.info.grpc_status = head.headers.get("grpc-status").and_then(|v| v.to_str().ok()?.parse().ok());
+        ctx.info.grpc_status = head.headers.get(super::names::GRPC_STATUS).and_then(|v| v.to_str().ok()?.parse().ok());
     }
     if manager.access_logs.needs_response_headers() {
         ctx.response = Some(head.clone());

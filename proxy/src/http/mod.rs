@@ -13,6 +13,7 @@ pub mod limits;
 pub mod local_reply;
 pub mod manager;
 mod mirror;
+pub mod names;
 pub mod normalize;
 pub mod original_ip;
 pub mod replay;

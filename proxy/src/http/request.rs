@@ -14,6 +14,7 @@ use super::head::ResponseHead;
 use super::limits::Expiry;
 use super::manager;
 use super::mirror;
+use super::names;
 use super::replay::Replay;
 use super::retry::{Failure, RetryState};
 use super::route::{Forward, Found, Kind};
@@ -135,9 +136,10 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
     ctx.info.upstream.attempts = 1;
     let (body, progress) = upload::track(body);
     let policy = f.retry.as_ref().or(cluster.retry_policy.as_ref());
+    let steered = timeout::steered(&ctx.request.headers);
     let mut fw = Forwarding {
-        timeouts: Timeouts::new(&ctx, f, policy.map(|p| &**p)),
-        retry: RetryState::new(policy, &ctx.request.headers, local_reply::is_grpc(&ctx)),
+        timeouts: Timeouts::new(&ctx, f, policy.map(|p| &**p), steered),
+        retry: RetryState::new(policy, &ctx.request.headers, steered, local_reply::is_grpc(&ctx)),
         forward: f,
         cluster,
         retrying: None,
@@ -195,7 +197,7 @@ fn prepare_upstream(ctx: &mut StreamCtx, fw: &Forwarding<'_>) {
     fw.forward.rewrite(ctx, &matched.entry.matches.path, matched.entry.matches.case_sensitive, matched.choice);
     ctx.route = Some(matched);
     let headers = &mut ctx.request.headers;
-    if headers.keys().any(|n| n.as_str().starts_with("x-envoy-")) {
+    if timeout::steered(headers) {
         for name in timeout::CONSUMED {
             headers.remove(HeaderName::from_static(name));
         }
@@ -217,7 +219,7 @@ fn respond(mut ctx: Box<StreamCtx>, fw: &Forwarding<'_>, mut head: ResponseHead,
     if !conn.manager.chain.router.suppress_envoy_headers && fw.upload.is_done() {
         let since = fw.upload.finished_at().unwrap_or(ctx.info.start);
         let ms = Instant::now().duration_since(since).as_millis() as u64;
-        head.headers.insert("x-envoy-upstream-service-time", HeaderValue::from(ms));
+        head.headers.insert(names::UPSTREAM_SERVICE_TIME, HeaderValue::from(ms));
     }
     if ctx.route.as_ref().is_some_and(|m| m.entry.vhost.config.include_attempt_count_in_response) {
         head.headers.insert("x-envoy-attempt-count", HeaderValue::from(fw.attempts));

@@ -89,9 +89,12 @@ pub struct RetryState {
 }
 
 impl RetryState {
-    /// `None` where nothing is ever retried.
-    pub fn new(policy: Option<&Arc<RetryPolicy>>, request: &HeaderMap, grpc: bool) -> Option<Self> {
-        let text = |name: &str| request.get(name).and_then(|v| v.to_str().ok());
+    /// `None` where nothing is ever retried. `steered`: the request has headers that say something about it.
+    pub fn new(policy: Option<&Arc<RetryPolicy>>, request: &HeaderMap, steered: bool, grpc: bool) -> Option<Self> {
+        let text = |name: &str| if steered { request.get(name)?.to_str().ok() } else { None };
+        if policy.is_none() && !steered {
+            return None;
+        }
         let mut on = policy.map(|p| p.on).unwrap_or_default();
         for name in ["x-envoy-retry-on", "x-envoy-retry-grpc-on"] {
             if let Some(list) = text(name) {

@@ -23,6 +23,11 @@ pub const CONSUMED: &[&str] = &[
     "x-envoy-hedge-on-per-try-timeout",
 ];
 
+/// Whether a request has any of Envoy's own headers. Most have none, and need not be asked for each of them.
+pub fn steered(headers: &HeaderMap) -> bool {
+    headers.keys().any(|n| n.as_str().starts_with("x-envoy-"))
+}
+
 /// Limits; `None`: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
@@ -39,8 +44,8 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The limits of a request, retried by `policy`.
-    pub fn new(ctx: &StreamCtx, f: &Forward, policy: Option<&RetryPolicy>) -> Self {
+    /// The limits of a request, retried by `policy`; its headers are asked where it is [`steered`].
+    pub fn new(ctx: &StreamCtx, f: &Forward, policy: Option<&RetryPolicy>, steered: bool) -> Self {
         let c = &f.config;
         let headers = &ctx.request.headers;
         let grpc = local_reply::is_grpc(ctx);
@@ -57,6 +62,7 @@ impl Timeouts {
             route = Some(if !max.is_zero() && (asked.is_zero() || asked > max) { max } else { asked });
             rewrite_grpc = true;
         }
+        let millis = |headers: &HeaderMap, name: &str| steered.then(|| millis(headers, name)).flatten();
         if ctx.conn.manager.chain.router.respect_expected_rq_timeout
             && let Some(t) = millis(headers, "x-envoy-expected-rq-timeout-ms")
         {
@@ -72,7 +78,7 @@ impl Timeouts {
         // An attempt never outlasts the whole.
         let per_try = per_try.filter(|t| !t.is_zero() && route.is_none_or(|r| *t < r));
         let per_try_idle = policy.and_then(|r| r.per_try_idle_timeout);
-        let alt_response = headers.contains_key("x-envoy-upstream-rq-timeout-alt-response");
+        let alt_response = steered && headers.contains_key("x-envoy-upstream-rq-timeout-alt-response");
         Timeouts { route, per_try, per_try_idle, alt_response, rewrite_grpc }
     }
 

@@ -10,6 +10,7 @@ use http::{Method, StatusCode, header};
 
 use super::super::body::{Body, BodyError, Frame};
 use super::super::head::{RequestHead, ResponseHead};
+use super::super::names;
 use super::decode::{Decoder, ReadBuffer};
 use super::encode::{self, Outgoing};
 use super::{Framing, ParseError, ParseLimits, parse, poll_read_small, take};
@@ -167,10 +168,7 @@ impl H1Conn {
         let keep = parse::list_has(&headers, &header::CONNECTION, "keep-alive");
         self.reusable &= !close && (parsed.protocol == Protocol::Http11 || keep) && framing != Framing::UntilClose;
         self.download = Some(Decoder::new(framing, self.limits.body(self.enable_trailers)));
-        for hop in [header::CONNECTION, header::TRANSFER_ENCODING] {
-            headers.remove(hop);
-        }
-        for hop in ["keep-alive", "proxy-connection"] {
+        for hop in [&header::CONNECTION, &header::TRANSFER_ENCODING, &names::KEEP_ALIVE, &names::PROXY_CONNECTION] {
             headers.remove(hop);
         }
         Ok(Some(ResponseHead { status, headers, protocol: parsed.protocol }))

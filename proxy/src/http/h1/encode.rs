@@ -21,6 +21,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, format: 
     } else {
         head.path.as_bytes()
     };
+    out.reserve(room(&head.headers) + target.len());
     for part in [head.method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
@@ -48,6 +49,7 @@ pub fn response(
     connection: Option<&str>,
     format: HeaderKeyFormat,
 ) {
+    out.reserve(room(headers));
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
@@ -59,6 +61,11 @@ pub fn response(
     }
     framing_field(out, framing, headers, format);
     out.extend_from_slice(b"\r\n");
+}
+
+/// About as much as a head takes, so that it is not moved as it grows.
+fn room(headers: &HeaderMap) -> usize {
+    256 + headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>()
 }
 
 /// The reason phrase, in Envoy's words.

@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 
 use super::super::head::{RequestHead, Scheme};
 use super::super::headers::join_repeated;
+use super::super::names;
 use super::{Framing, ParseError, ParseLimits, line, parse};
 use crate::config::{HeaderKeyFormat, HttpConnectionManager, StringMatcher};
 use crate::stream_info::Protocol;
@@ -72,11 +73,8 @@ pub(super) fn read(
     if drop_nominated(&mut headers)? {
         authority = None;
     }
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING] {
-        headers.remove(name);
-    }
     only_trailers(&mut headers);
-    for name in ["keep-alive", "proxy-connection"] {
+    for name in [&header::CONNECTION, &header::TRANSFER_ENCODING, &names::KEEP_ALIVE, &names::PROXY_CONNECTION] {
         headers.remove(name);
     }
     let scheme = if secure { Scheme::Https } else { Scheme::Http };
@@ -86,9 +84,9 @@ pub(super) fn read(
 }
 
 fn keeps_alive(headers: &HeaderMap, protocol: Protocol) -> bool {
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
     let says = |token| {
-        parse::list_has(headers, &header::CONNECTION, token) || parse::list_has(headers, &PROXY_CONNECTION, token)
+        parse::list_has(headers, &header::CONNECTION, token)
+            || parse::list_has(headers, &names::PROXY_CONNECTION, token)
     };
     match protocol {
         Protocol::Http10 => says("keep-alive") && !says("close"),
@@ -100,7 +98,7 @@ fn keeps_alive(headers: &HeaderMap, protocol: Protocol) -> bool {
 fn upgrade(headers: &mut HeaderMap, ignored: &[StringMatcher]) -> Option<HeaderValue> {
     let asked = headers.remove(header::UPGRADE)?;
     if asked.as_bytes().eq_ignore_ascii_case(b"h2c") {
-        headers.remove("http2-settings");
+        headers.remove(names::HTTP2_SETTINGS);
         return None;
     }
     if !parse::list_has(headers, &header::CONNECTION, "upgrade") {

@@ -10,10 +10,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::client::{ResponseFuture, SendRequest};
 use http::uri::{Authority, PathAndQuery, Uri};
-use http::{HeaderName, Method, Request, header};
+use http::{Method, Request, header};
 
 use super::super::body::{Body, BodyError, Frame};
 use super::super::head::{RequestHead, ResponseHead};
+use super::super::names::{HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION};
 use super::io::{self, Gathered, Io};
 use super::{Upload, body_error};
 use crate::stream_info::{PeerAddr, Protocol, TlsInfo};
@@ -229,11 +230,9 @@ fn request(head: &RequestHead) -> Option<Request<()>> {
 
 /// Fields that HTTP/2 forbids (RFC 9113 section 8.2.2).
 pub(super) fn strip_h1(headers: &mut http::HeaderMap) {
-    for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
+    use header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
+    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
         headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        headers.remove(HeaderName::from_static(name));
     }
 }
 
