@@ -13,6 +13,10 @@ use weft_proxy::{app, logging};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A huge page is 2 MiB of memory for the first byte that is written into it: a small proxy would be half empty pages. First of all,
+    // since what is touched before stays as it is. Where the
+    // kernel has no such switch there is nothing to switch off.
+    let _ = nix::sys::prctl::set_thp_disable(true);
     let args = Args::parse();
     if args.version {
         println!("weft-proxy version: {}", env!("CARGO_PKG_VERSION"));
