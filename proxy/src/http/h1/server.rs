@@ -311,7 +311,10 @@ impl ServerConn {
         if !close && upload.is_done() {
             return Next::KeepAlive;
         }
-        if tunnel { Next::Close } else { Next::Linger }
+        // Who asked for the close and has sent a whole request sends nothing more that could meet a closed socket.
+        let nothing_follows = !keep_alive && upload.is_done() && self.buf.bytes.is_empty();
+        let quiet = nothing_follows && matches!(self.stream, Stream::Tcp(_) | Stream::Unix(_));
+        if tunnel || quiet { Next::Close } else { Next::Linger }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one call, the state of one answer")]
