@@ -17,6 +17,8 @@ pub enum Resource {
     Requests,
     /// Retries under way.
     Retries,
+    /// Connection pools.
+    Pools,
 }
 
 struct Count {
@@ -65,7 +67,7 @@ impl Count {
 }
 
 struct Counts {
-    of: [Count; 4],
+    of: [Count; 5],
     budget: Option<config::RetryBudget>,
 }
 
@@ -131,6 +133,7 @@ impl Breaker {
                     count(limits.max_pending_requests, "rq_pending_open", "remaining_pending"),
                     count(limits.max_requests, "rq_open", "remaining_rq"),
                     count(limits.max_retries, "rq_retry_open", "remaining_retries"),
+                    count(limits.max_connection_pools.unwrap_or(u32::MAX), "cx_pool_open", "remaining_cx_pools"),
                 ],
                 budget: limits.retry_budget,
             }),
@@ -155,6 +158,11 @@ impl Breaker {
     fn permit(&self, resource: Resource, before: u32) -> Permit {
         self.counts.changed(resource, before, true);
         Permit { counts: self.counts.clone(), resource }
+    }
+
+    /// Whether there is a limit at all.
+    pub fn is_limited(&self, resource: Resource) -> bool {
+        self.counts.of[resource as usize].max < u32::MAX
     }
 
     /// How many are taken.

@@ -5,6 +5,8 @@
 
 mod breaker;
 pub mod dns;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod host;
 pub mod lb;
 pub mod outlier;

@@ -117,13 +117,9 @@ fn retry(f: &mut Found, at: &str, r: Option<&RetryPolicy>) {
 fn cluster(f: &mut Found, at: &str, c: &Cluster) {
     f.flag(matches!(c.discovery, Discovery::OriginalDst { .. }), at, "type");
     f.flag(matches!(c.discovery, Discovery::Eds(_)), at, "eds_cluster_config");
-    f.flag(c.per_host_max_connections.is_some(), at, "circuit_breakers.per_host_thresholds");
-    let pools = c.breakers_default.max_connection_pools.or(c.breakers_high.max_connection_pools);
-    f.flag(pools.is_some(), at, "circuit_breakers.thresholds.max_connection_pools");
     f.flag(c.tcp_keepalive.is_some(), at, "upstream_connection_options.tcp_keepalive");
     f.flag(c.bind_address.is_some(), at, "upstream_bind_config");
     f.flag(!c.socket_options.is_empty(), at, "upstream_bind_config.socket_options");
-    f.flag(c.pool_per_downstream, at, "connection_pool_per_downstream_connection");
     f.flag(c.close_connections_on_host_health_failure, at, "close_connections_on_host_health_failure");
     f.flag(c.lb_common.close_on_host_set_change, at, "common_lb_config.close_connections_on_host_set_change");
     f.flag(c.track_timeout_budgets, at, "track_cluster_stats.timeout_budgets");

@@ -149,7 +149,13 @@ async fn one(
 ) -> Result<(ResponseHead, Body), Failed> {
     let c = &fw.cluster;
     begin(ctx, fw, host);
-    let via = Via { cluster: c, host, worker: ctx.conn.worker, high: fw.forward.config.high_priority };
+    let via = Via {
+        cluster: c,
+        host,
+        worker: ctx.conn.worker,
+        high: fw.forward.config.high_priority,
+        downstream: ctx.conn.info.id,
+    };
     let (checkout, permit) = attempt::connect(&via, &ctx.request, &mut ctx.info).await?;
     c.observe(host, outlier::Outcome::Connected);
     if let Some(b) = &mut ctx.books {

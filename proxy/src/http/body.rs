@@ -36,6 +36,8 @@ pub enum BodyError {
     Closed,
     /// The peer reset the stream.
     Reset(h2::Reason),
+    /// The peer's GOAWAY says that it will not look at the stream.
+    GoneAway,
     /// The peer broke the protocol.
     Protocol,
     /// A limit of ours was exceeded.

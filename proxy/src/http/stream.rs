@@ -160,12 +160,31 @@ impl StreamCtx {
                     b.cluster.stats.upstream_rq_max_duration_reached.inc();
                 }
             }
-            EndReason::Upstream(_) => {
+            EndReason::Upstream(e) => {
                 if let Some(b) = &self.books {
                     b.cluster.observe(&b.host, crate::cluster::outlier::Outcome::LocalFailure);
                 }
-                self.info.flags.set(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
-                self.info.details = Some("upstream_reset_after_response_started{connection_termination}".into());
+                let h1 = self.info.upstream.protocol != Some(Protocol::Http2);
+                let (flag, details) = match e {
+                    BodyError::GoneAway | BodyError::Reset(h2::Reason::REFUSED_STREAM) => (
+                        ResponseFlags::UPSTREAM_REMOTE_RESET,
+                        "upstream_reset_after_response_started{remote_refused_stream_reset}",
+                    ),
+                    BodyError::Reset(_) => {
+                        (ResponseFlags::UPSTREAM_REMOTE_RESET, "upstream_reset_after_response_started{remote_reset}")
+                    }
+                    // To an HTTP/1 codec a close in the middle of a body is a violation of its framing.
+                    BodyError::Closed if !h1 => (
+                        ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+                        "upstream_reset_after_response_started{connection_termination}",
+                    ),
+                    _ => (
+                        ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
+                        "upstream_reset_after_response_started{protocol_error}",
+                    ),
+                };
+                self.info.flags.set(flag);
+                self.info.details = Some(details.into());
             }
         }
         if let Some(books) = self.books.take()

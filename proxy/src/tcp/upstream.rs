@@ -36,7 +36,6 @@ pub(super) struct Upstream {
     pub(super) cluster: Arc<Cluster>,
     _open: Open,
     _books: Books,
-    _request: Permit,
 }
 
 /// How attempts are made.
@@ -118,8 +117,9 @@ impl Attempts<'_> {
                 facts.times.upstream_connect_complete = Some(Instant::now());
                 facts.upstream.local = stream.local_addr();
                 facts.upstream.tls = stream.tls_info();
-                let books = Books::new(cluster, &host);
-                Ok(Some(Upstream { stream, cluster: cluster.clone(), _open: open, _books: books, _request: request }))
+                let mut books = Books::new(cluster, &host);
+                books.sent(request);
+                Ok(Some(Upstream { stream, cluster: cluster.clone(), _open: open, _books: books }))
             }
             Err(error) => {
                 cluster.observe(&host, outlier::Outcome::LocalFailure);

@@ -86,6 +86,7 @@ impl From<PoolError> for Failed {
     fn from(e: PoolError) -> Self {
         let failure = match e {
             PoolError::Overflow => Failure::Overflow,
+            PoolError::NoPool => Failure::NoHost,
             PoolError::Connect { reason, timeout } => Failure::Connect { reason, timeout },
         };
         Failed { failure, sent: false, idle_race: false }
@@ -102,6 +103,8 @@ pub struct Via<'a> {
     pub worker: usize,
     /// High priority.
     pub high: bool,
+    /// The client's connection, for clusters whose pools are not shared among clients.
+    pub downstream: u64,
 }
 
 /// Has a connection for a request, and its place among the requests under way.
@@ -113,8 +116,7 @@ pub struct Via<'a> {
 /// Dropped, it gives back what it holds.
 pub async fn connect(via: &Via<'_>, head: &RequestHead, info: &mut StreamInfo) -> Result<(Checkout, Permit), Failed> {
     let protocol = via.cluster.config.protocol;
-    let sni = via.cluster.config.auto_sni.then(|| head.authority.as_ref()?.to_str().ok()).flatten();
-    let sni = sni.map(|s| crate::http::manager::split_port(s).0);
+    let (sni, san) = names(&via.cluster.config, head);
     let asked = Instant::now();
     info.times.upstream_connect_start = Some(asked);
     let h2 = match protocol {
@@ -122,8 +124,17 @@ pub async fn connect(via: &Via<'_>, head: &RequestHead, info: &mut StreamInfo) -
         UpstreamProtocol::Http2 | UpstreamProtocol::Auto => true,
         UpstreamProtocol::Downstream => head.protocol == Protocol::Http2,
     };
-    let connect = connector::Options { sni, alpn_decides: protocol == UpstreamProtocol::Auto, h2: Some(h2) };
-    let ask = Ask { cluster: via.cluster, host: via.host, worker: via.worker, high: via.high, connect: &connect };
+    let connect = connector::Options { sni, san, alpn_decides: protocol == UpstreamProtocol::Auto, h2: Some(h2) };
+    let downstream = via.cluster.config.pool_per_downstream.then_some(via.downstream);
+    let ask = Ask {
+        cluster: via.cluster,
+        host: via.host,
+        worker: via.worker,
+        high: via.high,
+        // A connection was opened, and its peer verified, under a name: a request under another one must not use it.
+        key: pool::key(san.or(sni), downstream),
+        connect: &connect,
+    };
     let checkout = match pool::ready(&ask, h2) {
         Some(c) => Ok(c),
         None => Box::pin(pool::checkout(&ask, h2, protocol == UpstreamProtocol::Auto)).await,
@@ -139,6 +150,21 @@ pub async fn connect(via: &Via<'_>, head: &RequestHead, info: &mut StreamInfo) -
     via.cluster.stats.upstream_rq_total.inc();
     info.upstream.pool_ready = Some(asked.elapsed());
     Ok((checkout, permit))
+}
+
+/// The server name that a connection is opened with and the name its certificate must have, where the request decides
+/// them (`auto_sni`, `auto_san_validation`). An address is no server name.
+fn names<'h>(config: &crate::config::Cluster, head: &'h RequestHead) -> (Option<&'h str>, Option<&'h str>) {
+    if !config.auto_sni && !config.auto_san_validation {
+        return (None, None);
+    }
+    let header = config.auto_sni_header.as_deref().and_then(|name| head.get(name));
+    let value = header.filter(|v| !v.is_empty()).or_else(|| head.authority.as_ref().map(|a| a.as_bytes()));
+    let Some(host) = value.and_then(|v| std::str::from_utf8(v).ok()) else { return (None, None) };
+    let host = crate::http::manager::split_port(host).0;
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let sni = Some(host).filter(|h| config.auto_sni && h.parse::<std::net::IpAddr>().is_err());
+    (sni, Some(host).filter(|_| config.auto_san_validation))
 }
 
 /// Sends a request and waits for the head of its response.
@@ -208,7 +234,12 @@ async fn http2(
     info.upstream.connection_id = slot.id();
     info.upstream.local = slot.local().cloned();
     info.upstream.tls = slot.tls().cloned();
-    let failed = |e: BodyError, sent: bool| Failed { failure: failure(e), sent, idle_race: false };
+    let failed = |e: BodyError, sent: bool| Failed {
+        failure: failure(e),
+        sent,
+        // Neither was looked at: one was not sent, the other is beyond the last stream of the peer's GOAWAY.
+        idle_race: (!sent && e != BodyError::Protocol) || e == BodyError::GoneAway,
+    };
     let mut exchange = slot.start(head, body).map_err(|e| failed(e, false))?;
     match poll_fn(|cx| exchange.poll_head(cx)).await {
         Ok(response) if exchange.is_end() => Ok((response, Body::H2(exchange))),
@@ -220,6 +251,7 @@ async fn http2(
 fn failure(e: BodyError) -> Failure {
     match e {
         BodyError::Closed => Failure::Closed,
+        BodyError::GoneAway => Failure::Reset(h2::Reason::REFUSED_STREAM),
         BodyError::Reset(h2::Reason::PROTOCOL_ERROR) | BodyError::Protocol => Failure::Protocol,
         BodyError::Reset(r) => Failure::Reset(r),
         other => Failure::Upload(other),

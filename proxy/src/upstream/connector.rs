@@ -19,6 +19,8 @@ const ALPN_AUTO: &[&[u8]] = &[b"h2", b"http/1.1"];
 pub struct Options<'a> {
     /// SNI in place of the configured one (`auto_sni`).
     pub sni: Option<&'a str>,
+    /// Name that the peer's certificate must have (`auto_san_validation`).
+    pub san: Option<&'a str>,
     /// ALPN offers both protocols and its answer decides.
     pub alpn_decides: bool,
     /// The codec above speaks HTTP/2; `None`: it is not HTTP.
@@ -66,10 +68,7 @@ async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<S
         (_, None) => &[],
     };
     let alpn: Vec<Vec<u8>> = alpn.iter().map(|p| p.to_vec()).collect();
-    let sans: Vec<String> = match options.sni {
-        Some(name) if cluster.config.auto_san_validation => vec![name.to_owned()],
-        _ => Vec::new(),
-    };
+    let sans: Vec<String> = options.san.map(str::to_owned).into_iter().collect();
     let connect = ConnectOptions {
         server_name: options.sni,
         host_name: (!host.hostname.is_empty()).then_some(&*host.hostname),

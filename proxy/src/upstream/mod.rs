@@ -11,6 +11,8 @@ use std::borrow::Cow;
 pub enum PoolError {
     /// A circuit breaker is open.
     Overflow,
+    /// The cluster may not have another pool (`max_connection_pools`).
+    NoPool,
     /// Connecting failed.
     Connect {
         /// For logs: what failed.
@@ -18,4 +20,11 @@ pub enum PoolError {
         /// It was the time that ran out.
         timeout: bool,
     },
+}
+
+impl PoolError {
+    /// Whether the other side ended it.
+    pub fn is_remote(&self) -> bool {
+        matches!(self, PoolError::Connect { timeout: false, .. })
+    }
 }

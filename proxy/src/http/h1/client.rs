@@ -51,9 +51,18 @@ pub struct H1Conn {
     limits: ParseLimits,
     enable_trailers: bool,
     format: HeaderKeyFormat,
+    /// The peer closed it.
+    peer_closed: bool,
     /// Bytes written since the exchange began.
     pub wire_sent: u64,
     home: Home,
+}
+
+impl Drop for H1Conn {
+    fn drop(&mut self) {
+        let busy = !self.body_done() || !self.upload_done;
+        self.home.closing(self.peer_closed, busy);
+    }
 }
 
 impl H1Conn {
@@ -80,6 +89,7 @@ impl H1Conn {
             limits,
             enable_trailers,
             format,
+            peer_closed: false,
             wire_sent: 0,
             home,
         })
@@ -137,11 +147,15 @@ impl H1Conn {
             match read {
                 Ok(n) if n > 0 => self.rbuf.total += n as u64,
                 _ if self.rbuf.bytes.is_empty() => {
+                    self.peer_closed = true;
                     return Poll::Ready(Err(ExchangeError::Closed {
                         idle_race: self.served > 1 && self.rbuf.total == 0,
                     }));
                 }
-                _ => return Poll::Ready(Err(ExchangeError::Closed { idle_race: false })),
+                _ => {
+                    self.peer_closed = true;
+                    return Poll::Ready(Err(ExchangeError::Closed { idle_race: false }));
+                }
             }
         }
     }
@@ -188,7 +202,10 @@ impl H1Conn {
         let Some(decoder) = &mut self.download else { return Poll::Ready(None) };
         match ready!(decoder.poll_frame(&mut self.stream, &mut self.rbuf, cx)) {
             Some(Ok(Frame::Trailers(_))) if !self.enable_trailers => Poll::Ready(None),
-            frame => Poll::Ready(frame),
+            frame => {
+                self.peer_closed |= matches!(frame, Some(Err(BodyError::Closed)));
+                Poll::Ready(frame)
+            }
         }
     }
 
@@ -269,7 +286,10 @@ impl H1Conn {
     pub fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match poll_read_small(&mut self.stream, cx, &mut self.rbuf.bytes) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(_) => Poll::Ready(()),
+            Poll::Ready(read) => {
+                self.peer_closed = !matches!(read, Ok(1..));
+                Poll::Ready(())
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,16 +11,19 @@ use futures_util::FutureExt;
 use h2::client::{ResponseFuture, SendRequest};
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, Request, header};
+use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::super::body::{Body, BodyError, Frame};
 use super::super::head::{RequestHead, ResponseHead};
 use super::super::names::{HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION};
 use super::io::{self, Gathered, Io};
 use super::{Upload, body_error};
+use crate::cluster::Cluster;
 use crate::stream_info::{PeerAddr, Protocol, TlsInfo};
 use crate::transport::Stream;
 use crate::upstream::PoolError;
-use crate::upstream::pool::ConnGuard;
+use crate::upstream::pool::{ConnGuard, Turns};
 
 /// Settings must arrive within this of the transport being up, else the peer does not speak HTTP/2.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -33,6 +36,10 @@ struct Shared {
     max_requests: u64,
     closed: AtomicBool,
     draining: AtomicBool,
+    /// Something that its task must look at: it is to drain, or its last stream ended.
+    wake: Notify,
+    cluster: Arc<Cluster>,
+    turns: Turns,
     id: u64,
     local: Option<PeerAddr>,
     tls: Option<Arc<TlsInfo>>,
@@ -42,7 +49,23 @@ struct Shared {
 pub struct H2Handle(Arc<Shared>);
 
 /// A stream's place on a connection, given back when dropped.
-pub struct H2Slot(Arc<Shared>);
+pub struct H2Slot {
+    conn: Arc<Shared>,
+    /// Ready to take the request.
+    send: SendRequest<Bytes>,
+}
+
+impl Shared {
+    /// Streams at a time: ours and the peer's limit.
+    fn limit(&self) -> u32 {
+        self.max_streams.min(self.send.current_max_send_streams().try_into().unwrap_or(u32::MAX))
+    }
+
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+}
 
 impl H2Handle {
     /// Speaks HTTP/2 on `stream`. The connection lives in a task of this worker and ends with its peer, or when it was drained and
@@ -76,15 +99,19 @@ impl H2Handle {
             max_requests: cluster.config.common.max_requests_per_connection.map_or(u64::MAX, u64::from),
             closed: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            wake: Notify::new(),
+            cluster: cluster.clone(),
+            turns: guard.turns(),
             id,
             local,
             tls,
         });
         let state = shared.clone();
-        let idle = cluster.config.common.idle_timeout;
+        let mut guard = guard;
         tokio::spawn(async move {
-            run(connection, out, &state, idle, &guard).await;
+            let remote = run(connection, out, &state, &guard).await;
             state.closed.store(true, Ordering::Release);
+            guard.closing(remote, state.active.load(Ordering::Relaxed) > 0);
             drop(guard);
         });
         Ok(H2Handle(shared))
@@ -98,37 +125,51 @@ impl H2Handle {
     /// Takes a stream's place, if there is one.
     pub fn reserve(&self) -> Option<H2Slot> {
         let s = &self.0;
-        if !self.is_open() || s.served.load(Ordering::Relaxed) >= s.max_requests {
+        if !self.is_open() || s.active.load(Ordering::Relaxed) >= s.limit() {
             return None;
         }
-        let limit = s.max_streams.min(s.send.current_max_send_streams().try_into().unwrap_or(u32::MAX));
-        if s.active.load(Ordering::Relaxed) >= limit {
-            return None;
+        let mut send = s.send.clone();
+        match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Pending => return None,
+            Poll::Ready(Err(_)) => {
+                // The peer's GOAWAY is here already: asking it would fail the request.
+                s.drain();
+                return None;
+            }
         }
         s.active.fetch_add(1, Ordering::Relaxed);
-        s.served.fetch_add(1, Ordering::Relaxed);
-        Some(H2Slot(s.clone()))
+        if s.served.fetch_add(1, Ordering::Relaxed) + 1 >= s.max_requests {
+            s.cluster.stats.upstream_cx_max_requests.inc();
+            s.drain();
+        }
+        Some(H2Slot { conn: s.clone(), send })
     }
 
     /// No new streams; the connection ends with its last one.
     pub fn drain(&self) {
-        self.0.draining.store(true, Ordering::Release);
+        self.0.drain();
     }
 }
 
-/// Drives a connection until it ends or has been idle for too long.
+/// Drives a connection until it ends, was drained, or has been idle or there for too long. Whether the peer ended it.
 async fn run(
     mut connection: h2::client::Connection<Io<Stream>, Bytes>,
     out: Gathered<Stream>,
     state: &Shared,
-    idle: Option<Duration>,
     guard: &ConnGuard,
-) {
+) -> bool {
+    let common = &guard.cluster().config.common;
+    let stats = &guard.cluster().stats;
+    let idle = common.idle_timeout;
     // Coarse on purpose: one timer per connection, looked at a few times per idle period.
     let step = idle.unwrap_or(Duration::from_secs(3600)).clamp(Duration::from_millis(100), Duration::from_secs(60));
     let mut quiet = Duration::ZERO;
     let mut served = 0;
+    let mut ends =
+        common.max_connection_duration.and_then(|d| Instant::now().checked_add(d.saturating_sub(guard.age())));
     loop {
+        let slept = ends.map_or(step, |at| at.saturating_duration_since(Instant::now()).min(step));
         tokio::select! {
             end = poll_fn(|cx| {
                 let end = connection.poll_unpin(cx);
@@ -138,23 +179,29 @@ async fn run(
                 }
             }) => {
                 if end.is_err() {
-                    guard.cluster().stats.upstream_cx_protocol_error.inc();
+                    stats.upstream_cx_protocol_error.inc();
                 }
-                return;
+                return true;
             }
-            () = tokio::time::sleep(step) => {
+            () = state.wake.notified() => {}
+            () = tokio::time::sleep(slept) => {
                 let now = state.served.load(Ordering::Relaxed);
                 let busy = state.active.load(Ordering::Relaxed) > 0 || now != served;
                 served = now;
-                quiet = if busy { Duration::ZERO } else { quiet + step };
-                if !busy && state.draining.load(Ordering::Acquire) {
-                    return;
-                }
+                quiet = if busy { Duration::ZERO } else { quiet + slept };
                 if idle.is_some_and(|limit| quiet >= limit) {
-                    guard.cluster().stats.upstream_cx_idle_timeout.inc();
-                    return;
+                    stats.upstream_cx_idle_timeout.inc();
+                    return false;
                 }
             }
+        }
+        if ends.is_some_and(|at| at <= Instant::now()) {
+            stats.upstream_cx_max_duration_reached.inc();
+            state.draining.store(true, Ordering::Release);
+            ends = None;
+        }
+        if state.draining.load(Ordering::Acquire) && state.active.load(Ordering::Relaxed) == 0 {
+            return false;
         }
     }
 }
@@ -162,29 +209,28 @@ async fn run(
 impl H2Slot {
     /// Connection id.
     pub fn id(&self) -> u64 {
-        self.0.id
+        self.conn.id
     }
 
     /// Address it comes from.
     pub fn local(&self) -> Option<&PeerAddr> {
-        self.0.local.as_ref()
+        self.conn.local.as_ref()
     }
 
     /// TLS facts.
     pub fn tls(&self) -> Option<&Arc<TlsInfo>> {
-        self.0.tls.as_ref()
+        self.conn.tls.as_ref()
     }
 
     /// Begins an exchange.
     ///
     /// # Errors
     /// The connection takes no more streams, or the head cannot be expressed in HTTP/2.
-    pub fn start(self, head: &RequestHead, body: Body) -> Result<Box<H2Body>, BodyError> {
+    pub fn start(mut self, head: &RequestHead, body: Body) -> Result<Box<H2Body>, BodyError> {
         let request = request(head).ok_or(BodyError::Protocol)?;
         let end = body.is_end();
-        let mut send = self.0.send.clone();
-        let (response, stream) = send.send_request(request, end).map_err(|e| {
-            self.0.draining.store(true, Ordering::Release);
+        let (response, stream) = self.send.send_request(request, end).map_err(|e| {
+            self.conn.drain();
             body_error(&e)
         })?;
         Ok(Box::new(H2Body {
@@ -199,7 +245,14 @@ impl H2Slot {
 
 impl Drop for H2Slot {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        let before = self.conn.active.fetch_sub(1, Ordering::Relaxed);
+        if before >= self.conn.limit() {
+            // It was full, so somebody may wait.
+            self.conn.turns.pass();
+        }
+        if before == 1 && self.conn.draining.load(Ordering::Acquire) {
+            self.conn.wake.notify_one();
+        }
     }
 }
 
@@ -267,7 +320,13 @@ impl H2Body {
                     protocol: Protocol::Http2,
                 }))
             }
-            Poll::Ready(Err(e)) => Poll::Ready(Err(body_error(&e))),
+            Poll::Ready(Err(e)) => {
+                self.response = None;
+                if e.is_reset() && e.is_remote() && e.reason() != Some(h2::Reason::REFUSED_STREAM) {
+                    self.slot.conn.cluster.stats.upstream_rq_rx_reset.inc();
+                }
+                Poll::Ready(Err(body_error(&e)))
+            }
             Poll::Pending => match upload {
                 // The client's own body failed: there will be no response to wait for.
                 Poll::Ready(Err(e)) if !matches!(e, BodyError::Reset(_)) => {
@@ -292,6 +351,9 @@ impl H2Body {
         if !matches!(frame, Some(Ok(Frame::Data(_)))) {
             self.recv = None;
         }
+        if matches!(frame, Some(Err(BodyError::Reset(_)))) {
+            self.slot.conn.cluster.stats.upstream_rq_rx_reset.inc();
+        }
         Poll::Ready(frame)
     }
 }
@@ -299,6 +361,7 @@ impl H2Body {
 impl Drop for H2Body {
     fn drop(&mut self) {
         if !self.is_end() || !self.upload.is_done() {
+            self.slot.conn.cluster.stats.upstream_rq_tx_reset.inc();
             self.upload.reset(h2::Reason::CANCEL);
         }
     }

@@ -109,6 +109,7 @@ impl Upload {
 /// What an error of the library means for a body.
 fn body_error(e: &h2::Error) -> BodyError {
     match e.reason() {
+        Some(_) if e.is_go_away() && e.is_remote() => BodyError::GoneAway,
         Some(reason) if e.is_reset() || e.is_go_away() => BodyError::Reset(reason),
         Some(_) => BodyError::Protocol,
         None => BodyError::Closed,
