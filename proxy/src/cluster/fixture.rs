@@ -12,11 +12,14 @@ use crate::config::from_file::{self, LoadOptions};
 pub(crate) fn parts(workers: usize) -> Parts {
     let stats = crate::stats::Store::new(workers + 1, &Default::default());
     let root = stats.root();
+    let runtime = crate::runtime::Runtime::new(&[], "", &root);
     Parts {
         clusters: Arc::new(Clusters::default()),
         workers,
         healthy: Healthy::default(),
-        runtime: crate::runtime::Runtime::new(&[], "", &root),
+        listeners: Arc::default(),
+        connections: crate::listener::GlobalLimit::new(&runtime),
+        runtime,
         sinks: crate::access_log::SinkRegistry::new(&root, crate::access_log::FlushOptions::default()).unwrap(),
         secrets: crate::transport::tls::SecretProvider::new(Vec::new(), Box::new(from_file::load_secrets), root),
         stats,

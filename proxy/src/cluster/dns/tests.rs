@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, LookupError, Resolver, Targets, run};
-use crate::app::{Healthy, Parts};
-use crate::cluster::{Cluster, Clusters};
+use crate::cluster::Cluster;
+use crate::cluster::fixture::parts;
 use crate::config::from_file::{self, LoadOptions};
 use crate::config::{self, Address, DnsFamily, DnsOptions, LoadAssignment};
 
@@ -115,23 +115,6 @@ impl Resolver for Script {
     }
 }
 
-fn parts() -> Parts {
-    let stats = crate::stats::Store::new(2, &bootstrap("STATIC", &[("10.0.0.1", 80, "")]).stats);
-    let root = stats.root();
-    let runtime = crate::runtime::Runtime::new(&[], "", &root);
-    Parts {
-        clusters: Arc::new(Clusters::default()),
-        workers: 1,
-        healthy: Healthy::default(),
-        listeners: Arc::default(),
-        connections: crate::listener::GlobalLimit::new(&runtime),
-        runtime,
-        sinks: crate::access_log::SinkRegistry::new(&root, crate::access_log::FlushOptions::default()).unwrap(),
-        secrets: crate::transport::tls::SecretProvider::new(Vec::new(), Box::new(from_file::load_secrets), root),
-        stats,
-    }
-}
-
 fn hosts(cluster: &Cluster) -> Vec<String> {
     let set = cluster.hosts();
     set.all()
@@ -145,7 +128,7 @@ fn hosts(cluster: &Cluster) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn a_cluster_follows_its_name_until_it_is_gone() {
     let config = bootstrap("STRICT_DNS", &[("a.test", 80, "")]).clusters.remove(0);
-    let cluster = Cluster::new(config, &parts()).unwrap();
+    let cluster = Cluster::new(config, &parts(1)).unwrap();
     let (asked, mut lookups) = mpsc::unbounded_channel();
     let script = [answer(&["10.0.0.1"]), failure(), answer(&["10.0.0.1"]), answer(&["10.0.0.2"])];
     let answers = Mutex::new(HashMap::from([("a.test".to_owned(), VecDeque::from(script))]));
