@@ -194,6 +194,7 @@ impl Args {
             drain_time: self.drain_time(),
             drain_strategy: if self.drain_strategy == DrainStrategy::Gradual { "Gradual" } else { "Immediate" },
             file_flush_interval: self.flush().interval,
+            file_flush_min_size_kb: self.file_flush_min_size_kb.unwrap_or(defaults.file_flush_min_size_kb),
             parent_shutdown_time: self
                 .parent_shutdown_time_s
                 .map_or(defaults.parent_shutdown_time, Duration::from_secs),

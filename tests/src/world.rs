@@ -134,11 +134,12 @@ impl World {
             let number = Regex::new(&format!(r"\b{port}\b"))?;
             text = number.replace_all(&text, format!("{{{{{key}}}}}").as_str()).into_owned();
         }
-        const VOLATILE: [(&str, &str); 4] = [
+        const VOLATILE: [(&str, &str); 5] = [
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),
             (r"(?im)^(\s*(?:x-envoy-upstream-service-time|x-envoy-expected-rq-timeout-ms): )\d+$", "${1}<ms>"),
             (r"(\b\d+\.\d+\.\d+\.\d+):[1-9]\d{3,4}\b", "$1:<port>"),
             (r"(?im)^\s*date: .*\n", ""),
+            (r"date: \w{3}, [\w :]+ GMT", "date: <date>"),
         ];
         for (pattern, by) in VOLATILE {
             text = Regex::new(pattern)?.replace_all(&text, by).into_owned();

@@ -85,7 +85,6 @@ fn name(name: &GeneralName<'_>) -> Option<SubjectName> {
 
 #[derive(Serialize)]
 struct Json {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     certificates: Vec<GroupJson>,
 }
 

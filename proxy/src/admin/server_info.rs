@@ -30,6 +30,7 @@ pub struct CommandLineOptions {
     pub service_node: String,
     pub service_zone: String,
     pub file_flush_interval: Duration,
+    pub file_flush_min_size_kb: u32,
     pub drain_time: Duration,
     pub drain_strategy: &'static str,
     pub parent_shutdown_time: Duration,
@@ -56,6 +57,7 @@ impl Default for CommandLineOptions {
             service_node: String::new(),
             service_zone: String::new(),
             file_flush_interval: Duration::from_secs(1),
+            file_flush_min_size_kb: 64,
             drain_time: Duration::from_secs(600),
             drain_strategy: "Gradual",
             parent_shutdown_time: Duration::from_secs(900),
@@ -90,6 +92,23 @@ impl CommandLineOptions {
             "mode": self.mode,
             "disable_hot_restart": true,
             "restart_epoch": 0,
+            "file_flush_min_size": self.file_flush_min_size_kb,
+            // What has no meaning here, as Envoy has it where it is not set.
+            "base_id_path": "",
+            "use_dynamic_base_id": false,
+            "skip_hot_restart_on_no_parent": false,
+            "skip_hot_restart_parent_stats": false,
+            "socket_path": "@envoy_domain_socket",
+            "socket_mode": 0,
+            "cpuset_threads": false,
+            "disabled_extensions": [],
+            "enable_core_dump": false,
+            "enable_fine_grain_logging": false,
+            "enable_mutex_tracing": false,
+            "log_format_escaped": false,
+            "log_stacktrace_single_entry": false,
+            "skip_deprecated_logs": false,
+            "stats_tag": [],
         })
     }
 }
@@ -111,6 +130,7 @@ struct ServerInfoJson {
     hot_restart_version: &'static str,
     command_line_options: Value,
     node: Value,
+    hot_restart_initializing: bool,
 }
 
 fn node(node: &Node, version: &str) -> Value {
@@ -122,15 +142,28 @@ fn node(node: &Node, version: &str) -> Value {
             json.insert(key.to_owned(), value);
         }
     };
-    set("id", json!(node.id));
-    set("cluster", json!(node.cluster));
     set("metadata", node.metadata.clone());
     let parts =
         [("region", &node.locality.region), ("zone", &node.locality.zone), ("sub_zone", &node.locality.sub_zone)];
     let locality = parts.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), json!(v)));
     set("locality", Value::Object(locality.collect()));
     set("user_agent_name", json!("weft"));
-    set("user_agent_version", json!(version.split('/').nth(1).unwrap_or(version)));
+    let version = version.split('/').nth(1).unwrap_or(version);
+    let mut numbers = version.split(['.', '-']).map(|n| n.parse::<u32>().unwrap_or(0));
+    let [major, minor, patch] = std::array::from_fn(|_| numbers.next().unwrap_or(0));
+    let numbers = json!({"major_number": major, "minor_number": minor, "patch": patch});
+    set("user_agent_build_version", json!({"version": numbers, "metadata": {}}));
+    // There even where they are empty.
+    for (key, value) in [
+        ("id", json!(node.id)),
+        ("cluster", json!(node.cluster)),
+        ("client_features", json!([])),
+        ("dynamic_parameters", json!({})),
+        ("extensions", json!([])),
+        ("listening_addresses", json!([])),
+    ] {
+        json.insert(key.to_owned(), value);
+    }
     Value::Object(json)
 }
 
@@ -145,6 +178,7 @@ pub(super) fn server_info(sources: &Sources, _: &Params) -> Reply {
         uptime_all_epochs: uptime,
         hot_restart_version: "disabled",
         command_line_options: info.options.json(),
+        hot_restart_initializing: false,
     })
 }
 

@@ -47,23 +47,36 @@ pub struct Parts {
 
 /// Whether this process calls itself healthy (`/healthcheck/fail`, `/healthcheck/ok`).
 #[derive(Clone)]
-pub struct Healthy(Arc<AtomicBool>);
+pub struct Healthy {
+    healthy: Arc<AtomicBool>,
+    cluster: Arc<str>,
+}
 
 impl Default for Healthy {
     fn default() -> Self {
-        Healthy(Arc::new(AtomicBool::new(true)))
+        Healthy::of("")
     }
 }
 
 impl Healthy {
+    /// The health of a process that belongs to the service cluster `cluster`.
+    pub fn of(cluster: &str) -> Self {
+        Healthy { healthy: Arc::new(AtomicBool::new(true)), cluster: cluster.into() }
+    }
+
+    /// The service cluster that this process belongs to; empty: none was named.
+    pub fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
     /// Whether it does.
     pub fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.healthy.load(Ordering::Relaxed)
     }
 
     /// Says so.
     pub fn set(&self, healthy: bool) {
-        self.0.store(healthy, Ordering::Relaxed);
+        self.healthy.store(healthy, Ordering::Relaxed);
     }
 }
 
@@ -124,7 +137,7 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
     let parts = Parts {
         clusters: Arc::new(Clusters::default()),
         workers: options.concurrency,
-        healthy: Healthy::default(),
+        healthy: Healthy::of(&bootstrap.node.cluster),
         listeners: Arc::default(),
         connections: GlobalLimit::new(&runtime),
         runtime,
@@ -327,6 +340,6 @@ fn obey(built: &Built, drain: &Drain, command: Command) {
         }
         Command::Quit => {}
     }
-    let failing = !built.parts.healthy.get() || drain.has_begun();
-    built.description.draining.store(failing, Ordering::Relaxed);
+    // Drained listeners make no process unhealthy.
+    built.description.draining.store(!built.parts.healthy.get(), Ordering::Relaxed);
 }

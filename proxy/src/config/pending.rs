@@ -82,6 +82,9 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
             f.flag(!m.request_trailers.0.is_empty(), &at, "request_trailers_mutations");
             f.flag(!m.response_trailers.0.is_empty(), &at, "response_trailers_mutations");
         }
+        if let HttpFilterKind::GrpcStats(g) = &filter.kind {
+            f.flag(g.emit_filter_state, &format!("{at}.http_filters[{i}].typed_config"), "emit_filter_state");
+        }
         if let HttpFilterKind::Router(r) = &filter.kind {
             f.flag(!r.upstream_log.is_empty(), &format!("{at}.http_filters[{i}].typed_config"), "upstream_log");
         }

@@ -102,6 +102,7 @@ impl Body {
         match self {
             Body::Empty => Some(0),
             Body::Full(b) => Some(b.len() as u64),
+            Body::H2(b) if b.is_end() => Some(0),
             _ => None,
         }
     }

@@ -76,7 +76,10 @@ impl HttpConn {
         if flags.any_of(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR) {
             self.manager.stats.downstream_cx_protocol_error.inc();
         }
-        let text = status.canonical_reason().unwrap_or_default();
+        let text = match status {
+            StatusCode::REQUEST_TIMEOUT => "request header timeout",
+            _ => status.canonical_reason().unwrap_or_default(),
+        };
         local_reply::make(ctx, status, text, details)
     }
 }
@@ -108,6 +111,8 @@ pub struct Reply {
     pub close: bool,
     /// The body's end was seen; for the codec's use.
     pub done: bool,
+    /// The body ended badly; for the codec's use.
+    pub failed: Option<BodyError>,
     /// To be told how it went.
     pub end: StreamEnd,
 }
@@ -115,7 +120,7 @@ pub struct Reply {
 impl Reply {
     /// An answer that belongs to `ctx`.
     pub fn new(ctx: Box<StreamCtx>, head: ResponseHead, body: Body, local: bool) -> Self {
-        Reply { head, body, local, close: false, done: false, end: StreamEnd { ctx: Some(ctx) } }
+        Reply { head, body, local, close: false, done: false, failed: None, end: StreamEnd { ctx: Some(ctx) } }
     }
 }
 
@@ -147,6 +152,11 @@ impl StreamEnd {
     /// So many bytes were written to the socket.
     pub fn wire_sent(&mut self, bytes: u64) {
         self.with(|c| c.info.bytes.wire_sent += bytes);
+    }
+
+    /// Whether a log looks at the answer's fields.
+    pub fn logs_response(&self) -> bool {
+        self.ctx.as_ref().is_some_and(|c| c.conn.manager.access_logs.needs_response_headers())
     }
 
     /// The answer had trailers.

@@ -18,7 +18,7 @@ impl Format {
     /// # Errors
     /// What is wrong with the text.
     pub fn new(text: &str) -> Result<Self, String> {
-        Ok(Format { template: Template::text(text)? })
+        Ok(Format { template: Template::value(text)? })
     }
 
     /// The text for a request.
@@ -186,13 +186,7 @@ fn computed<'a>(op: &Op, ctx: impl FnOnce() -> LogContext<'a>) -> Option<HeaderV
 fn evaluate(value: &Value, ctx: &LogContext<'_>, keep_empty: bool) -> Option<HeaderValue> {
     let v = match value {
         Value::Fixed(v) => v.clone(),
-        Value::Format(f) => {
-            let text = f.render(ctx);
-            if text == b"-" && !keep_empty {
-                return None;
-            }
-            HeaderValue::from_bytes(&text).ok()?
-        }
+        Value::Format(f) => HeaderValue::from_bytes(&f.render(ctx)).ok()?,
     };
     (keep_empty || !v.is_empty()).then_some(v)
 }

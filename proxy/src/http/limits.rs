@@ -94,9 +94,21 @@ pub struct Shared {
     expired: AtomicU8,
     touched: AtomicBool,
     uploaded: AtomicBool,
+    /// Bytes of the request's body.
+    received: AtomicU64,
 }
 
 impl Shared {
+    /// So many bytes of the request's body have come.
+    pub fn add_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Bytes of the request's body that have come.
+    pub fn received(&self) -> u64 {
+        self.received.load(Relaxed)
+    }
+
     /// The whole request has arrived (where the codec does not see it by itself).
     pub fn set_uploaded(&self) {
         self.uploaded.store(true, Relaxed);
@@ -169,6 +181,7 @@ impl Clock {
         shared.route.store(0, Relaxed);
         shared.expired.store(0, Relaxed);
         shared.touched.store(false, Relaxed);
+        shared.received.store(0, Relaxed);
         let after = |limit: Option<Duration>| limit.and_then(|d| began.checked_add(d));
         Clock {
             shared,

@@ -22,6 +22,9 @@ pub fn with_headers(
     headers: impl FnOnce(&mut http::HeaderMap),
 ) -> Reply {
     ctx.info.details = Some(details.into());
+    if ctx.info.upstream.cluster.is_none() {
+        ctx.info.upstream.cluster = ctx.routed_cluster().map(|c| c.name.clone());
+    }
     let mut head = ResponseHead::new(status);
     headers(&mut head.headers);
     let mut body = body;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -85,6 +85,8 @@ pub struct Manager {
     pub access_logs: AccessLogs,
     /// What becomes of local replies.
     pub replies: ReplyConfig,
+    /// `listener.<address>.http.<stat_prefix>.*`.
+    of_listener: OnceLock<CodeStats>,
     server_name: HeaderValue,
     via: Option<HeaderValue>,
 }
@@ -111,8 +113,23 @@ impl Manager {
             )?,
             via: (!config.via.is_empty()).then(|| value(&config.via, "via")).transpose()?,
             stats: HttpStats::new(scope),
+            of_listener: OnceLock::new(),
             config,
         }))
+    }
+
+    /// Counts answers for a listener too, below its scope.
+    pub fn count_for(&self, listener: &Scope) {
+        let scope = listener.tagged("http", "envoy.http_conn_manager_prefix", &self.config.stat_prefix);
+        self.of_listener.get_or_init(|| CodeStats::classes(&scope, "downstream_rq_"));
+    }
+
+    /// Counts an answer.
+    pub(super) fn answered(&self, status: u16) {
+        self.stats.codes.record(status);
+        if let Some(codes) = self.of_listener.get() {
+            codes.record(status);
+        }
     }
 
     /// Whether `ip` is internal.
@@ -134,7 +151,7 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     let m = &manager.config;
     if ctx.request.authority.is_none() && ctx.request.protocol != crate::stream_info::Protocol::Http10 {
         let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "missing_host_header");
-        reply.close = true;
+        reply.close = closes_for_invalid(m);
         return Err(reply);
     }
     if ctx.request.authority.is_none() && !m.http1.default_host_for_http_10.is_empty() {
@@ -146,7 +163,7 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     }
     if ctx.request.path.contains('#') {
         let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "path_normalization_failed");
-        reply.close = true;
+        reply.close = closes_for_invalid(m);
         return Err(reply);
     }
     strip_host(&mut ctx);
@@ -171,7 +188,7 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
         PathOutcome::Reject => {
             manager.stats.downstream_rq_failed_path_normalization.inc();
             let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "path_normalization_failed");
-            reply.close = true;
+            reply.close = closes_for_invalid(m);
             return Err(reply);
         }
     }
@@ -192,6 +209,11 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
         ctx.request.headers.insert(header::USER_AGENT, HeaderValue::from_static("weft"));
     }
     Ok(ctx)
+}
+
+/// Whether an invalid request costs an HTTP/1 client its connection.
+fn closes_for_invalid(m: &config::HttpConnectionManager) -> bool {
+    !m.http1.override_stream_error.unwrap_or(m.stream_error_on_invalid_http_message)
 }
 
 fn strip_host(ctx: &mut StreamCtx) {
@@ -262,6 +284,8 @@ fn client_address(ctx: &mut StreamCtx) -> Option<u16> {
         if !m.skip_xff_append
             && let Some(ip) = direct.ip()
         {
+            // A neighbour on this machine is told of by the machine's own address.
+            let ip = if ip.to_canonical().is_loopback() { original_ip::local_address() } else { ip };
             append(&mut ctx.request.headers, XFF, ip.to_string().as_bytes());
         }
         keep_proto = hops > 0;
@@ -347,6 +371,14 @@ const EXTERNAL_REMOVED: &[&str] = &[
     "x-envoy-hedge-on-per-try-timeout",
 ];
 
+/// Headers that name who sent a request, which at the edge nobody can know but us.
+const EDGE_REMOVED: &[&str] = &[
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-original-path",
+];
+
 fn envoy_headers(ctx: &mut StreamCtx) {
     let manager = ctx.conn.manager.clone();
     let headers = &mut ctx.request.headers;
@@ -364,8 +396,8 @@ fn envoy_headers(ctx: &mut StreamCtx) {
         headers.remove(name.as_str());
     }
     if manager.config.use_remote_address {
-        for name in ["x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node", "x-envoy-original-path"] {
-            headers.remove(name);
+        for name in EDGE_REMOVED {
+            headers.remove(*name);
         }
         headers.insert(
             "x-envoy-external-address",
@@ -414,8 +446,13 @@ fn uuid(random: u64, packed: bool) -> HeaderValue {
 pub fn finish_response(ctx: &mut StreamCtx, head: &mut ResponseHead, local: bool) {
     let manager = ctx.conn.manager.clone();
     let m = &manager.config;
+    // Formats see the status the answer has.
+    ctx.info.response_code = head.status.as_u16();
     if let Some(route) = &ctx.route {
         route.response_headers(ctx, head);
+    }
+    if !head.headers.contains_key(header::DATE) {
+        head.headers.insert(header::DATE, crate::worker::date());
     }
     let server = head.headers.contains_key(header::SERVER);
     match m.server_header {
@@ -428,9 +465,6 @@ pub fn finish_response(ctx: &mut StreamCtx, head: &mut ResponseHead, local: bool
         ServerHeader::PassThrough if local => {}
         _ => {}
     }
-    if !head.headers.contains_key(header::DATE) {
-        head.headers.insert(header::DATE, crate::worker::date());
-    }
     if let Some(via) = &manager.via {
         append(&mut head.headers, header::VIA, via.as_bytes());
     }
@@ -439,7 +473,6 @@ pub fn finish_response(ctx: &mut StreamCtx, head: &mut ResponseHead, local: bool
     {
         head.headers.insert(REQUEST_ID, id.clone());
     }
-    ctx.info.response_code = head.status.as_u16();
     if ctx.info.grpc_status.is_none() {
         ctx.info.grpc_status = head.headers.get(super::names::GRPC_STATUS).and_then(|v| v.to_str().ok()?.parse().ok());
     }

@@ -3,7 +3,8 @@
 //!
 //! Runs on: workers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::OnceLock;
 
 use http::HeaderMap;
 
@@ -22,6 +23,16 @@ pub struct Detected {
     pub append: bool,
     /// The request is answered with this status.
     pub reject: Option<u16>,
+}
+
+/// This machine's address as others may know it: that of the first interface that is no loopback, as Envoy has it.
+pub fn local_address() -> IpAddr {
+    static ADDRESS: OnceLock<IpAddr> = OnceLock::new();
+    *ADDRESS.get_or_init(|| {
+        let addresses = nix::ifaddrs::getifaddrs().into_iter().flatten();
+        let own = addresses.filter_map(|i| i.address?.as_sockaddr_in().map(|a| a.ip())).find(|ip| !ip.is_loopback());
+        own.unwrap_or(Ipv4Addr::LOCALHOST).into()
+    })
 }
 
 /// Asks one extension about a request whose immediate peer is `peer`.
@@ -43,7 +54,7 @@ pub fn detect(extension: &OriginalIpDetection, headers: &HeaderMap, peer: Option
             Detected {
                 ip,
                 trusted: ip.is_some() && *allow_extension_to_set_address_as_trusted,
-                append: true,
+                append: false,
                 reject: reject_with_status.filter(|_| ip.is_none()),
             }
         }
@@ -133,9 +144,9 @@ mod tests {
             reject_with_status: Some(401),
         };
         let found = detect(&ext, &headers("x-client", &["1.2.3.4"]), None);
-        assert_eq!(found, Detected { ip: ip("1.2.3.4"), trusted: true, append: true, reject: None });
+        assert_eq!(found, Detected { ip: ip("1.2.3.4"), trusted: true, append: false, reject: None });
         for bad in [HeaderMap::new(), headers("x-client", &["nobody"])] {
-            assert_eq!(detect(&ext, &bad, None), Detected { reject: Some(401), append: true, ..Detected::default() });
+            assert_eq!(detect(&ext, &bad, None), Detected { reject: Some(401), ..Detected::default() });
         }
     }
 }

@@ -21,7 +21,8 @@ use super::route::{Forward, Found, Kind};
 use super::stream::StreamCtx;
 use super::timeout::{self, Timeouts};
 use super::{failure, local_reply, upload};
-use crate::stream_info::ResponseFlags;
+
+use crate::stream_info::{Protocol, ResponseFlags};
 
 /// Answers a request. Always answers.
 pub(super) async fn handle(ctx: Box<StreamCtx>, body: Body) -> Reply {
@@ -91,6 +92,7 @@ async fn routed(ctx: Box<StreamCtx>, body: Body) -> Reply {
             Flow::Answer(reply) => return reply,
         }
     };
+    conn.manager.stats.rq_total.inc();
     let Some(matched) = ctx.route.as_ref() else {
         conn.manager.stats.no_route.inc();
         ctx.info.flags.set(ResponseFlags::NO_ROUTE_FOUND);
@@ -100,7 +102,12 @@ async fn routed(ctx: Box<StreamCtx>, body: Body) -> Reply {
     match &entry.kind {
         Kind::Direct { status, body } => {
             conn.manager.stats.rq_direct_response.inc();
-            local_reply::with_headers(ctx, *status, body.clone(), "direct_response", |_| {})
+            let created = (*status == StatusCode::CREATED).then(|| own_url(&ctx)).flatten();
+            local_reply::with_headers(ctx, *status, body.clone(), "direct_response", |h| {
+                if let Some(l) = created {
+                    h.insert(header::LOCATION, l);
+                }
+            })
         }
         Kind::Redirect(r) => {
             conn.manager.stats.rq_direct_response.inc();
@@ -113,6 +120,12 @@ async fn routed(ctx: Box<StreamCtx>, body: Body) -> Reply {
         }
         Kind::Forward(f) => forward(ctx, body, f).await,
     }
+}
+
+/// Where what a request created is: at its own URL.
+fn own_url(ctx: &StreamCtx) -> Option<HeaderValue> {
+    let host = ctx.request.authority.as_ref()?.to_str().ok()?;
+    HeaderValue::from_str(&format!("{}://{host}{}", ctx.request.scheme.as_str(), ctx.request.path)).ok()
 }
 
 fn redirect(ctx: Box<StreamCtx>, status: StatusCode, location: Option<HeaderValue>) -> Reply {
@@ -190,10 +203,13 @@ impl Forwarding<'_> {
 
 /// Headers and target as the upstream gets them.
 fn prepare_upstream(ctx: &mut StreamCtx, fw: &Forwarding<'_>) {
-    let Some(matched) = ctx.route.take() else { return };
-    for mutations in matched.request_mutations() {
-        mutations.apply_request(ctx);
+    // Formats read the route's metadata, so it stays where it is meanwhile.
+    if ctx.route.as_ref().is_some_and(|m| m.request_mutations().any(|m| !m.is_empty()))
+        && let Some(matched) = ctx.route.clone()
+    {
+        matched.request_mutations().for_each(|m| m.apply_request(ctx));
     }
+    let Some(matched) = ctx.route.take() else { return };
     fw.forward.rewrite(ctx, &matched.entry.matches.path, matched.entry.matches.case_sensitive, matched.choice);
     ctx.route = Some(matched);
     let headers = &mut ctx.request.headers;
@@ -225,6 +241,13 @@ fn respond(mut ctx: Box<StreamCtx>, fw: &Forwarding<'_>, mut head: ResponseHead,
         head.headers.insert("x-envoy-attempt-count", HeaderValue::from(fw.attempts));
     }
     ctx.info.details = Some("via_upstream".into());
+    let mut body = body;
+    if ctx.request.upgrade.is_some() && head.protocol != Protocol::Http2 && head.status.is_success() {
+        // No upgrade, and what was sent for a tunnel is no request whose answer this could be.
+        ctx.info.details = Some("websocket_handshake_unsuccessful".into());
+        head.headers.remove(header::CONTENT_LENGTH);
+        body = Body::Empty;
+    }
     ctx.info.bytes.received = fw.upload.bytes();
     let body = conn.manager.chain.response(&mut ctx, &mut head, body);
     manager::finish_response(&mut ctx, &mut head, false);

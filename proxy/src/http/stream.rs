@@ -107,6 +107,15 @@ impl StreamCtx {
         }
     }
 
+    /// The cluster the route would forward to.
+    pub fn routed_cluster(&self) -> Option<Arc<crate::cluster::Cluster>> {
+        let route = self.route.as_ref()?;
+        match &route.entry.kind {
+            super::route::Kind::Forward(f) => f.target(route.choice)?.resolve(self, &f.clusters),
+            _ => None,
+        }
+    }
+
     /// All clusters, where the route forwards.
     pub fn forward_clusters(&self) -> Option<Arc<crate::cluster::Clusters>> {
         match &self.route.as_ref()?.entry.kind {
@@ -126,6 +135,7 @@ impl StreamCtx {
     pub fn finish(mut self: Box<Self>, reason: EndReason) {
         let now = Instant::now();
         self.info.times.end = Some(now);
+        self.info.bytes.received = self.limits.received();
         self.info.times.last_downstream_tx.get_or_insert(now);
         let conn = self.conn.clone();
         let stats = &conn.manager.stats;
@@ -193,7 +203,7 @@ impl StreamCtx {
             books.complete(self.internal);
         }
         if self.info.response_code != 0 {
-            stats.codes.record(self.info.response_code);
+            conn.manager.answered(self.info.response_code);
         }
         stats.downstream_rq_time.record(now.duration_since(self.info.start).as_millis() as u64);
         let logs = &self.conn.manager.access_logs;

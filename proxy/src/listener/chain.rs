@@ -66,7 +66,11 @@ impl Chain {
             let at =
                 |e: ConfigError| ConfigError { field_path: format!("filters[{i}].typed_config.{}", e.field_path), ..e };
             match &f.kind {
-                NetworkFilterKind::Http(h) => end = End::Http(Manager::new((**h).clone(), parts).map_err(at)?),
+                NetworkFilterKind::Http(h) => {
+                    let manager = Manager::new((**h).clone(), parts).map_err(at)?;
+                    manager.count_for(scope);
+                    end = End::Http(manager);
+                }
                 NetworkFilterKind::TcpProxy(t) => {
                     end = End::Tcp(TcpProxy::new((**t).clone(), buffer_limit, parts).map_err(at)?)
                 }

@@ -14,14 +14,13 @@ pub(super) async fn request(mut ctx: Box<StreamCtx>, mut body: Body, max: u64) -
     loop {
         match body.frame().await {
             Some(Ok(Frame::Data(d))) => {
-                if all.len() as u64 + d.len() as u64 > max {
+                // What comes together with the end need not be held, and is not counted.
+                if all.len() as u64 + d.len() as u64 > max && !body.is_end() {
                     ctx.conn.manager.stats.downstream_rq_too_large.inc();
-                    return Flow::Answer(local_reply::make(
-                        ctx,
-                        StatusCode::PAYLOAD_TOO_LARGE,
-                        "Payload Too Large",
-                        "request_payload_too_large",
-                    ));
+                    let (text, details) = ("Payload Too Large", "request_payload_too_large");
+                    let mut reply = local_reply::make(ctx, StatusCode::PAYLOAD_TOO_LARGE, text, details);
+                    reply.close = true;
+                    return Flow::Answer(reply);
                 }
                 all.extend_from_slice(&d);
             }

@@ -50,8 +50,13 @@ pub(super) fn request(ctx: Box<StreamCtx>, body: Body, policy: &Cors, stats: &St
         return Flow::Continue(ctx, body);
     }
     let origin = origin.clone();
+    let private = policy.allow_private_network
+        && ctx.request.headers.get("access-control-request-private-network").is_some_and(|v| v == "true");
     let policy = policy.clone();
-    Flow::Answer(local_reply::with_headers(ctx, StatusCode::OK, bytes::Bytes::new(), "cors.response", |h| {
+    Flow::Answer(local_reply::with_headers(ctx, StatusCode::OK, bytes::Bytes::new(), "cors_response", |h| {
+        if private {
+            h.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
+        }
         if !allowed {
             return;
         }
@@ -60,14 +65,12 @@ pub(super) fn request(ctx: Box<StreamCtx>, body: Body, policy: &Cors, stats: &St
             (header::ACCESS_CONTROL_ALLOW_METHODS, &policy.allow_methods),
             (header::ACCESS_CONTROL_ALLOW_HEADERS, &policy.allow_headers),
             (header::ACCESS_CONTROL_MAX_AGE, &policy.max_age),
+            (header::ACCESS_CONTROL_EXPOSE_HEADERS, &policy.expose_headers),
         ] {
             set(h, name, value);
         }
         if policy.allow_credentials {
             h.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
-        }
-        if policy.allow_private_network {
-            h.insert("access-control-allow-private-network", HeaderValue::from_static("true"));
         }
     }))
 }

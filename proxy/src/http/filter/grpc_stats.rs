@@ -1,7 +1,13 @@
-//! `envoy.filters.http.grpc_stats`: counts calls and messages by method.
+//! `envoy.filters.http.grpc_stats`: counts calls and messages by method, below the stats of the cluster they go to.
+//!
+//! Runs on: workers. What a method counts with is made at its first call and kept: counters go with their last handle.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::HeaderMap;
+use parking_lot::Mutex;
 
 use super::{FilteredBody, FrameMap};
 use crate::config::GrpcStatsFilter;
@@ -9,16 +15,59 @@ use crate::http::body::Body;
 use crate::http::head::ResponseHead;
 use crate::http::local_reply::is_grpc;
 use crate::http::stream::StreamCtx;
-use crate::stats::Scope;
+use crate::stats::{Counter, Histogram, Scope, Unit};
+
+/// Methods told apart by one filter. Callers choose the names, so there must be an end to them: what comes beyond is counted
+/// together.
+const MAX_CALLS: usize = 10_000;
+/// gRPC's own status codes.
+const STATUSES: usize = 17;
 
 /// The filter.
 pub(super) struct GrpcStats {
     config: GrpcStatsFilter,
+    calls: Mutex<HashMap<(Arc<str>, String), Arc<Call>>>,
+}
+
+/// Stats of one method on one cluster.
+struct Call {
+    scope: Scope,
+    total: Counter,
+    success: OnceLock<Counter>,
+    failure: OnceLock<Counter>,
+    by_status: [OnceLock<Counter>; STATUSES],
+    requests: Counter,
+    responses: Counter,
+    time: Option<Histogram>,
+}
+
+impl Call {
+    fn new(scope: Scope, timed: bool) -> Self {
+        Call {
+            total: scope.counter("total"),
+            success: OnceLock::new(),
+            failure: OnceLock::new(),
+            by_status: Default::default(),
+            requests: scope.counter("request_message_count"),
+            responses: scope.counter("response_message_count"),
+            time: timed.then(|| scope.histogram("upstream_rq_time", Unit::Milliseconds)),
+            scope,
+        }
+    }
+
+    fn ended(&self, status: &http::HeaderValue) {
+        let Some(code) = status.to_str().ok().and_then(|s| s.parse::<usize>().ok()) else { return };
+        if let Some(slot) = self.by_status.get(code) {
+            slot.get_or_init(|| self.scope.counter(&code.to_string())).inc();
+        }
+        let (slot, name) = if code == 0 { (&self.success, "success") } else { (&self.failure, "failure") };
+        slot.get_or_init(|| self.scope.counter(name)).inc();
+    }
 }
 
 impl GrpcStats {
     pub(super) fn new(config: &GrpcStatsFilter) -> Self {
-        GrpcStats { config: config.clone() }
+        GrpcStats { config: config.clone(), calls: Mutex::default() }
     }
 
     /// The stat prefix of a call, below its cluster: `grpc`, or `grpc.<service>.<method>` for the methods that are told apart.
@@ -32,34 +81,62 @@ impl GrpcStats {
         Some(format!("grpc.{service}.{method}"))
     }
 
-    pub(super) fn response(&self, ctx: &mut StreamCtx, head: &ResponseHead, body: Body) -> Body {
+    fn call(&self, ctx: &StreamCtx) -> Option<Arc<Call>> {
         if !is_grpc(ctx) {
+            return None;
+        }
+        let cluster = ctx.routed_cluster()?;
+        let prefix = self.prefix(ctx.request.path_only())?;
+        let mut calls = self.calls.lock();
+        let key = (cluster.name.clone(), prefix);
+        if let Some(call) = calls.get(&key) {
+            return Some(call.clone());
+        }
+        let key = if calls.len() < MAX_CALLS { key } else { (key.0, "grpc".to_owned()) };
+        let make = || Arc::new(Call::new(cluster.stats.scope.scope(&key.1), self.config.upstream_stats));
+        Some(calls.entry(key.clone()).or_insert_with(make).clone())
+    }
+
+    pub(super) fn request(&self, ctx: &StreamCtx, body: Body) -> Body {
+        let Some(call) = self.call(ctx) else { return body };
+        call.total.inc();
+        if body.is_end() {
             return body;
         }
-        let Some(cluster) = ctx.info.upstream.cluster.clone() else { return body };
-        let Some(prefix) = self.prefix(ctx.request.path_only()) else { return body };
-        let Some(cluster) = ctx.forward_clusters().and_then(|c| c.find(&cluster)) else { return body };
-        let scope = cluster.stats.scope.scope(&prefix);
-        scope.counter("total").inc();
-        if let Some(status) = head.headers.get("grpc-status").and_then(|v| v.to_str().ok()) {
-            count_status(&scope, status);
+        FilteredBody::wrap(body, Messages::new(call, Side::Request))
+    }
+
+    pub(super) fn response(&self, ctx: &StreamCtx, head: &ResponseHead, body: Body) -> Body {
+        let Some(call) = self.call(ctx) else { return body };
+        if let Some(time) = &call.time {
+            time.record(ctx.info.start.elapsed().as_millis() as u64);
+        }
+        if let Some(status) = head.headers.get("grpc-status") {
+            call.ended(status);
             return body;
         }
-        FilteredBody::wrap(body, Messages { scope, left: 0, header: Vec::new(), messages: 0 })
+        FilteredBody::wrap(body, Messages::new(call, Side::Response))
     }
 }
 
-fn count_status(scope: &Scope, status: &str) {
-    scope.counter(status).inc();
-    scope.counter(if status == "0" { "success" } else { "failure" }).inc();
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Request,
+    Response,
 }
 
-/// Counts the messages of an answer by their length prefixes.
+/// Counts messages by their length prefixes.
 struct Messages {
-    scope: Scope,
+    call: Arc<Call>,
+    side: Side,
     left: usize,
     header: Vec<u8>,
-    messages: u64,
+}
+
+impl Messages {
+    fn new(call: Arc<Call>, side: Side) -> Self {
+        Messages { call, side, left: 0, header: Vec::new() }
+    }
 }
 
 impl FrameMap for Messages {
@@ -77,23 +154,20 @@ impl FrameMap for Messages {
             rest = &rest[n..];
             if let [_, a, b, c, d] = self.header[..] {
                 self.left = u32::from_be_bytes([a, b, c, d]) as usize;
-                self.messages += 1;
                 self.header.clear();
+                let count = if self.side == Side::Request { &self.call.requests } else { &self.call.responses };
+                count.inc();
             }
         }
         data
     }
 
     fn trailers(&mut self, trailers: HeaderMap) -> Result<HeaderMap, Bytes> {
-        if let Some(status) = trailers.get("grpc-status").and_then(|v| v.to_str().ok()) {
-            count_status(&self.scope, status);
+        if self.side == Side::Response
+            && let Some(status) = trailers.get("grpc-status")
+        {
+            self.call.ended(status);
         }
         Ok(trailers)
-    }
-}
-
-impl Drop for Messages {
-    fn drop(&mut self) {
-        self.scope.counter("response_message_count").add(self.messages);
     }
 }

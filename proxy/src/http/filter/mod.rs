@@ -108,7 +108,7 @@ impl Chain {
                 }
                 HttpFilterKind::Cors => Kind::Cors(cors::Stats::new(scope)),
                 HttpFilterKind::HeaderMutation(c) => Kind::HeaderMutation(Mutating::new(c)?),
-                HttpFilterKind::HealthCheck(c) => Kind::HealthCheck(health_check::HealthCheck::new(c, parts)),
+                HttpFilterKind::HealthCheck(c) => Kind::HealthCheck(health_check::HealthCheck::new(c, scope, parts)?),
                 HttpFilterKind::Buffer(max) => Kind::Buffer(*max),
                 HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
                 HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
@@ -162,6 +162,8 @@ impl Chain {
 
     /// Runs an answer through the chain.
     pub fn response(&self, ctx: &mut StreamCtx, head: &mut ResponseHead, mut body: Body) -> Body {
+        // Formats see the status the answer has.
+        ctx.info.response_code = head.status.as_u16();
         for (i, filter) in self.filters.iter().enumerate().rev() {
             if filter.is_on(ctx, i) {
                 body = filter.response(ctx, head, body, i);
@@ -206,11 +208,10 @@ impl Filter {
             }
             Kind::HeaderMutation(m) => {
                 mutate_request(m, &mut ctx);
-                let route = ctx.route.take();
-                for o in route.iter().flat_map(|_| mutations(&route, i)) {
+                let route = ctx.route.clone();
+                for o in mutations(&route, i) {
                     mutate_request(o, &mut ctx);
                 }
-                ctx.route = route;
                 Flow::Continue(ctx, body)
             }
             Kind::HealthCheck(h) => h.request(ctx, body),
@@ -224,7 +225,10 @@ impl Filter {
                 buffer::request(ctx, body, max).await
             }
             Kind::GrpcWeb => grpc_web::request(ctx, body),
-            Kind::GrpcStats(_) => Flow::Continue(ctx, body),
+            Kind::GrpcStats(g) => {
+                let body = g.request(&ctx, body);
+                Flow::Continue(ctx, body)
+            }
         }
     }
 
@@ -246,7 +250,11 @@ impl Filter {
             }
             Kind::GrpcWeb => grpc_web::response(ctx, head, body),
             Kind::GrpcStats(g) => g.response(ctx, head, body),
-            Kind::HealthCheck(_) | Kind::Buffer(_) => body,
+            Kind::HealthCheck(h) => {
+                h.response(ctx, head);
+                body
+            }
+            Kind::Buffer(_) => body,
         }
     }
 }

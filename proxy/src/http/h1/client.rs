@@ -154,7 +154,7 @@ impl H1Conn {
                 }
                 _ => {
                     self.peer_closed = true;
-                    return Poll::Ready(Err(ExchangeError::Closed { idle_race: false }));
+                    return Poll::Ready(Err(ExchangeError::Protocol(ParseError::Incomplete)));
                 }
             }
         }
@@ -168,7 +168,10 @@ impl H1Conn {
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(None);
         }
-        let lengths = parse::lengths(&mut headers, true)?;
+        let lengths = parse::lengths(&mut headers, self.limits.allow_chunked_length)?;
+        if status == StatusCode::NO_CONTENT && (lengths.chunked || lengths.length.is_some_and(|n| n > 0)) {
+            return Err(ParseError::ContentLength);
+        }
         let framing =
             if status == StatusCode::SWITCHING_PROTOCOLS || (self.method == Method::CONNECT && status.is_success()) {
                 if !self.upgrade && self.method != Method::CONNECT {

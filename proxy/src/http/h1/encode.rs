@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use super::super::head::RequestHead;
 use super::Framing;
 use crate::config::HeaderKeyFormat;
+use crate::stream_info::Protocol;
 
 /// Fields that belong to a connection and are written by the codec itself, never copied.
 fn is_hop(name: &HeaderName) -> bool {
@@ -30,7 +31,9 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, format: 
     }
     fields(out, &head.headers, format);
     if let Some(protocol) = &head.upgrade {
-        field(out, "connection", b"upgrade", format);
+        // HTTP/2 clients say nothing that could be repeated here.
+        let value: &[u8] = if head.protocol == Protocol::Http2 { b"upgrade" } else { b"Upgrade" };
+        field(out, "connection", value, format);
         field(out, "upgrade", protocol.as_bytes(), format);
     }
     // A method that usually has a body says that it has none.
@@ -40,9 +43,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, format: 
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes a response head; `connection` is the value of the `Connection` field, if any.
+/// Writes a response head, as HTTP/1.0 to an `old` client; `connection` is the value of the `Connection` field, if any.
 pub fn response(
     out: &mut Vec<u8>,
+    old: bool,
     status: StatusCode,
     headers: &HeaderMap,
     framing: Framing,
@@ -50,13 +54,19 @@ pub fn response(
     format: HeaderKeyFormat,
 ) {
     out.reserve(room(headers));
-    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(reason(status).as_bytes());
     out.extend_from_slice(b"\r\n");
+    // Where protocols are switched it stands beside what they are switched to.
+    let (before, behind) =
+        if status == StatusCode::SWITCHING_PROTOCOLS { (connection, None) } else { (None, connection) };
+    if let Some(value) = before {
+        field(out, "connection", value.as_bytes(), format);
+    }
     fields(out, headers, format);
-    if let Some(value) = connection {
+    if let Some(value) = behind {
         field(out, "connection", value.as_bytes(), format);
     }
     framing_field(out, framing, headers, format);

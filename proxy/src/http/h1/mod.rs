@@ -11,6 +11,7 @@ mod line;
 pub mod parse;
 mod request;
 pub mod server;
+mod upload;
 
 pub use parse::{ParseError, ParseLimits};
 

@@ -94,6 +94,8 @@ pub struct ParseLimits {
     pub underscores: crate::config::UnderscoresAction,
     /// Methods beyond the registered ones.
     pub custom_methods: bool,
+    /// A length beside chunks is dropped.
+    pub allow_chunked_length: bool,
 }
 
 impl ParseLimits {
@@ -207,6 +209,7 @@ pub fn trailers(section: Bytes, max_headers: usize) -> Result<HeaderMap, ParseEr
         max_headers,
         underscores: crate::config::UnderscoresAction::Allow,
         custom_methods: true,
+        allow_chunked_length: false,
     };
     let mut fields = Fields::new(&limits, false);
     fields.read(&section, 0)?;

@@ -39,7 +39,7 @@ pub(super) fn read(
         return Err(ParseError::Version);
     }
     let mut headers = parsed.headers;
-    let lengths = parse::lengths(&mut headers, config.http1.allow_chunked_length)?;
+    let lengths = parse::lengths(&mut headers, limits.allow_chunked_length)?;
     let mut framing = lengths.request();
     let keep_alive = keeps_alive(&headers, parsed.protocol);
     let upgrade = upgrade(&mut headers, &config.http1.ignore_upgrade);
@@ -59,10 +59,7 @@ pub(super) fn read(
         framing = Framing::UntilClose;
     } else if path == "*" && parsed.method != Method::OPTIONS {
         return Err(ParseError::Url);
-    } else if !path.starts_with('/') && path != "*" {
-        if !config.http1.allow_absolute_url {
-            return Err(ParseError::Url);
-        }
+    } else if !path.starts_with('/') && path != "*" && config.http1.allow_absolute_url {
         let (host, rest) = line::absolute(&path)?;
         authority = Some(HeaderValue::from_str(host).map_err(|_| ParseError::Url)?);
         path = rest.to_owned();
@@ -161,16 +158,20 @@ pub(super) fn expects_continue(head: &RequestHead) -> bool {
         && head.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// How an answer to `method` is framed.
+/// Whether an answer to `method` never has a body.
+pub(super) fn has_no_body(method: &Method, status: StatusCode) -> bool {
+    *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// How an answer to `method` says it is framed; to HEAD, as if it had its body.
 pub(super) fn response_framing(reply: &super::super::connection::Reply, method: &Method, old: bool) -> Framing {
-    let status = reply.head.status;
-    if *method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        return Framing::None;
-    }
     if let Some(n) = reply.head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok()) {
         return Framing::Length(n);
     }
-    match reply.body.exact_len() {
+    if matches!(reply.head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        return Framing::None;
+    }
+    match reply.body.exact_len().filter(|_| *method != Method::HEAD) {
         Some(n) => Framing::Length(n),
         None if old => Framing::UntilClose,
         None => Framing::Chunked,

@@ -13,19 +13,17 @@ use http::{Method, StatusCode, header};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
-use super::super::body::{Body, BodyError, Frame, PipeFeed};
+use super::super::body::{Body, Frame};
 use super::super::connection::{EndReason, HttpConn, Reply};
 use super::super::limits::{Clock, Shared};
 use super::decode::{Decoder, ReadBuffer};
 use super::encode::{self, Outgoing};
 use super::request::{self, Received};
+use super::upload::{Activity, Upload};
 use super::{Framing, ParseError, ParseLimits, line, parse, poll_read_small};
 use crate::stream_info::{Protocol, ResponseFlags};
 use crate::timer::LazyTimer;
 use crate::transport::Stream;
-
-/// As much of a following request is read while one is served.
-const PIPELINE_MAX: usize = 64 << 10;
 
 /// A connection.
 pub struct ServerConn {
@@ -71,6 +69,7 @@ impl ServerConn {
             max_headers: m.common.max_headers_count as usize,
             underscores: m.common.underscores,
             custom_methods: m.http1.allow_custom_methods,
+            allow_chunked_length: m.http1.allow_chunked_length,
         };
         let mut buf = ReadBuffer::default();
         buf.bytes.extend_from_slice(&already);
@@ -97,12 +96,9 @@ impl ServerConn {
                     self.refuse(e.status(), e.details(), ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR).await
                 }
                 HeadWait::Timeout => {
-                    self.refuse(
-                        StatusCode::REQUEST_TIMEOUT,
-                        "request_header_timeout",
-                        ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
-                    )
-                    .await
+                    self.conn.manager.stats.downstream_rq_header_timeout.inc();
+                    let (status, details) = (StatusCode::REQUEST_TIMEOUT, "request_header_timeout");
+                    self.refuse(status, details, ResponseFlags::NONE).await
                 }
                 HeadWait::Quiet => Next::Close,
                 HeadWait::Cut => {
@@ -218,6 +214,8 @@ impl ServerConn {
             decoder: Decoder::new(framing, self.limits.body(self.conn.manager.config.http1.enable_trailers)),
             feed,
             failed: None,
+            shared: self.shared.clone(),
+            trailers: self.conn.manager.config.http1.enable_trailers,
         };
         // Boxed: an idle connection must not hold the room that a request needs.
         let mut clock = Clock::new(self.shared.clone(), &self.conn.manager.config);
@@ -281,10 +279,13 @@ impl ServerConn {
         let status = reply.head.status;
         let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (*method == Method::CONNECT && status.is_success());
         let framing = if tunnel { Framing::UntilClose } else { request::response_framing(&reply, method, old) };
+        let no_body = !tunnel && request::has_no_body(method, status);
         let incomplete = reply.local && !upload.is_done();
         let last = self.conn.is_last_request(self.requests) || self.is_too_old();
         let mut close = tunnel || !keep_alive || incomplete || last || framing == Framing::UntilClose;
         close |= reply.close || upload.failed.is_some();
+        // The bytes behind a tunnel that was not opened are no request.
+        close |= matches!(upload.decoder, Decoder::UntilClose);
         let connection = match (tunnel, close, old) {
             (true, _, _) => (status == StatusCode::SWITCHING_PROTOCOLS).then_some("upgrade"),
             (_, true, _) => Some("close"),
@@ -292,11 +293,11 @@ impl ServerConn {
             _ => None,
         };
         let format = self.conn.manager.config.http1.header_key_format;
-        encode::response(&mut self.out.head, status, &reply.head.headers, framing, connection, format);
+        encode::response(&mut self.out.head, old, status, &reply.head.headers, framing, connection, format);
         reply.end.head_sent(self.out.head.len() as u64);
         let mut body = std::mem::take(&mut reply.body);
         let trailers = self.conn.manager.config.http1.enable_trailers;
-        let no_body = framing == Framing::None;
+        let framing = if no_body { Framing::None } else { framing };
         let result = poll_fn(|cx| {
             self.poll_reply(cx, &mut body, framing, no_body, trailers, &mut upload, &mut reply, &mut clock)
         })
@@ -354,7 +355,11 @@ impl ServerConn {
                         }
                         reply.done = true;
                     }
-                    Poll::Ready(Some(Err(e))) => return Poll::Ready(Err(EndReason::Upstream(e))),
+                    Poll::Ready(Some(Err(e))) => {
+                        // What there was of the answer goes out first.
+                        reply.failed = Some(e);
+                        reply.done = true;
+                    }
                     Poll::Pending => {
                         source_pending = true;
                         break;
@@ -369,7 +374,9 @@ impl ServerConn {
             }
             match flushed {
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(EndReason::DownstreamClosed)),
-                Poll::Ready(Ok(())) if reply.done => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if reply.done => {
+                    return Poll::Ready(reply.failed.map_or(Ok(()), |e| Err(EndReason::Upstream(e))));
+                }
                 Poll::Ready(Ok(())) if !source_pending => continue,
                 _ => {}
             }
@@ -417,7 +424,15 @@ impl ServerConn {
         let body = std::mem::take(&mut reply.body);
         let framing = Framing::Length(body.exact_len().unwrap_or(0));
         let format = self.conn.manager.config.http1.header_key_format;
-        encode::response(&mut self.out.head, reply.head.status, &reply.head.headers, framing, Some("close"), format);
+        encode::response(
+            &mut self.out.head,
+            false,
+            reply.head.status,
+            &reply.head.headers,
+            framing,
+            Some("close"),
+            format,
+        );
         if let Body::Full(b) = body {
             reply.end.body_sent(b.len() as u64);
             self.out.push(b, false);
@@ -449,57 +464,5 @@ impl ServerConn {
             Poll::Ready(())
         })
         .await;
-    }
-}
-
-/// The request's body on its way from the connection to whoever asked for it.
-struct Upload {
-    decoder: Decoder,
-    feed: Option<PipeFeed>,
-    failed: Option<BodyError>,
-}
-
-enum Activity {
-    /// Something was handed on: poll the request again.
-    Fed,
-    /// The client left.
-    Gone,
-}
-
-impl Upload {
-    fn is_done(&self) -> bool {
-        self.decoder.is_done()
-    }
-
-    /// Feeds what is wanted; with nothing left to feed, watches for the client leaving.
-    fn poll(&mut self, stream: &mut Stream, buf: &mut ReadBuffer, cx: &mut Context<'_>) -> Poll<Activity> {
-        if let Some(feed) = &self.feed {
-            if !feed.wanted() {
-                return Poll::Pending;
-            }
-            match ready!(self.decoder.poll_frame(stream, buf, cx)) {
-                Some(Ok(frame)) => feed.push(frame),
-                None => {
-                    feed.end(Ok(()));
-                    self.feed = None;
-                }
-                Some(Err(e)) => {
-                    feed.end(Err(e));
-                    self.failed = Some(e);
-                    self.feed = None;
-                    if e == BodyError::Closed {
-                        return Poll::Ready(Activity::Gone);
-                    }
-                }
-            }
-            return Poll::Ready(Activity::Fed);
-        }
-        while buf.bytes.len() < PIPELINE_MAX {
-            match ready!(poll_read_small(stream, cx, &mut buf.bytes)) {
-                Ok(n) if n > 0 => {}
-                _ => return Poll::Ready(Activity::Gone),
-            }
-        }
-        Poll::Pending
     }
 }

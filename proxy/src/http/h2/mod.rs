@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::SendStream;
+use http::HeaderMap;
 
 use super::body::{Body, BodyError, Frame};
 
@@ -23,12 +24,14 @@ pub(super) struct Upload {
     pub(super) peer_reset: bool,
     /// Payload bytes sent.
     pub(super) sent: u64,
+    /// Where trailers are kept for whoever logs them.
+    pub(super) trailers: Option<HeaderMap>,
 }
 
 impl Upload {
     /// Sends `body` on `stream`; `done` where the head ended the stream already.
     pub(super) fn new(stream: SendStream<Bytes>, body: Body, done: bool) -> Self {
-        Upload { stream, body, pending: Bytes::new(), done, peer_reset: false, sent: 0 }
+        Upload { stream, body, pending: Bytes::new(), done, peer_reset: false, sent: 0, trailers: None }
     }
 
     /// Drives it. `Ready(Ok)` once everything was handed to the connection.
@@ -47,6 +50,9 @@ impl Upload {
                     }
                     Some(Ok(Frame::Trailers(t))) => {
                         self.done = true;
+                        if let Some(kept) = &mut self.trailers {
+                            kept.clone_from(&t);
+                        }
                         self.stream.send_trailers(t).map_err(|_| BodyError::Closed)?;
                     }
                     None => {

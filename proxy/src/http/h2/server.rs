@@ -298,6 +298,9 @@ async fn send(
         }
     };
     let mut upload = Upload::new(stream, body, end);
+    if reply.end.logs_response() {
+        upload.trailers = Some(http::HeaderMap::new());
+    }
     let mut sent = 0;
     let result = poll_fn(|cx| {
         if let Poll::Ready(result) = upload.poll(cx) {
@@ -312,6 +315,9 @@ async fn send(
     })
     .await;
     reply.end.body_sent(upload.sent);
+    if let Some(t) = upload.trailers.take().filter(|t| !t.is_empty()) {
+        reply.end.trailers(t);
+    }
     let result = match result {
         Ok(result) => result,
         Err(limit) => {
@@ -325,6 +331,8 @@ async fn send(
         Err(BodyError::Reset(r)) if upload.peer_reset => EndReason::DownstreamReset(r),
         Err(BodyError::Closed) if upload.peer_reset => EndReason::DownstreamClosed,
         Err(e) => {
+            // What there was of the answer goes out first: a reset takes back what the connection has not written yet.
+            tokio::task::yield_now().await;
             upload.reset(Reason::INTERNAL_ERROR);
             EndReason::Upstream(e)
         }
@@ -430,6 +438,9 @@ impl H2Recv {
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let frame = std::task::ready!(poll_recv(&mut self.recv, &mut self.held, cx));
         self.limits.touch();
+        if let Some(Ok(Frame::Data(d))) = &frame {
+            self.limits.add_received(d.len());
+        }
         if !matches!(frame, Some(Ok(Frame::Data(_)))) || self.recv.is_end_stream() {
             self.limits.set_uploaded();
         }

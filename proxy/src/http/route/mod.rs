@@ -17,6 +17,7 @@ use super::headers::Mutations;
 use super::stream::StreamCtx;
 
 /// A route found for a request, with the cluster chosen where there is a choice.
+#[derive(Clone)]
 pub struct Matched {
     /// The route.
     pub entry: Arc<Entry>,

@@ -60,6 +60,7 @@ pub(super) fn wrap(ask: &Ask<'_>, guard: ConnGuard, stream: Stream) -> Box<H1Con
         max_headers: c.common.max_headers_count as usize,
         underscores: c.common.underscores,
         custom_methods: true,
+        allow_chunked_length: c.http1.allow_chunked_length,
     };
     let home = Home::new(guard, NEXT_ID.fetch_add(1, Ordering::Relaxed), stream.local_addr());
     H1Conn::new(stream, limits, c.http1.header_key_format, c.http1.enable_trailers, home)
