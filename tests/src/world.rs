@@ -131,8 +131,9 @@ impl World {
     pub fn normalise(&self, text: &str) -> Result<String> {
         let mut text = text.replace(&self.dir().display().to_string(), "{{dir}}");
         for (key, port) in &self.ports {
-            let number = Regex::new(&format!(r"\b{port}\b"))?;
-            text = number.replace_all(&text, format!("{{{{{key}}}}}").as_str()).into_owned();
+            // Stat names have it behind an underscore, which counts as a letter.
+            let number = Regex::new(&format!(r"(\b|_){port}\b"))?;
+            text = number.replace_all(&text, format!("${{1}}{{{{{key}}}}}").as_str()).into_owned();
         }
         const VOLATILE: [(&str, &str); 5] = [
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),

@@ -26,8 +26,11 @@ const STATUSES: usize = 17;
 /// The filter.
 pub(super) struct GrpcStats {
     config: GrpcStatsFilter,
-    calls: Mutex<HashMap<(Arc<str>, String), Arc<Call>>>,
+    calls: Mutex<Calls>,
 }
+
+/// By cluster and stat prefix.
+type Calls = HashMap<(Arc<str>, String), Arc<Call>>;
 
 /// Stats of one method on one cluster.
 struct Call {
