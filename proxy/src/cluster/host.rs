@@ -51,6 +51,8 @@ pub struct Host {
     /// Requests that timed out.
     pub rq_timeout: AtomicU64,
     pools: Vec<Mutex<HostPool>>,
+    /// Connections opened in an earlier one are not used for further requests.
+    generation: AtomicU32,
     removed: AtomicBool,
 }
 
@@ -86,6 +88,7 @@ impl Host {
             rq_success: AtomicU64::new(0),
             rq_timeout: AtomicU64::new(0),
             pools: (0..workers).map(|_| Mutex::new(HostPool::default())).collect(),
+            generation: AtomicU32::new(0),
             removed: AtomicBool::new(false),
         })
     }
@@ -129,10 +132,22 @@ impl Host {
     /// No longer part of its cluster: idle connections are closed, others once they are idle.
     pub fn remove(&self) {
         self.removed.store(true, Ordering::Release);
+        self.drain();
+    }
+
+    /// Pooled connections carry no further request: idle ones are closed, others once they are idle. Those to a host that fails
+    /// may fail for a reason that new ones do not have.
+    pub fn drain(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         for pool in &self.pools {
             let idle = pool.lock().close_idle();
             drop(idle);
         }
+    }
+
+    /// Grows when connections are drained.
+    pub fn generation(&self) -> u32 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Whether it left its cluster.
@@ -150,8 +165,23 @@ pub struct Level {
     pub healthy: Vec<Arc<Host>>,
     /// Degraded ones.
     pub degraded: Vec<Arc<Host>>,
+    /// The same by locality, where localities have weights and the balancer goes by them.
+    pub localities: Vec<LocalityHosts>,
     /// Too few are healthy: all are used.
     pub panic: bool,
+}
+
+/// The hosts of one locality of a priority.
+#[derive(Default, Clone)]
+pub struct LocalityHosts {
+    /// Every host.
+    all: Vec<Arc<Host>>,
+    /// Healthy ones.
+    pub healthy: Vec<Arc<Host>>,
+    /// Degraded ones.
+    pub degraded: Vec<Arc<Host>>,
+    /// Its share of its priority's traffic for healthy hosts, and for degraded ones.
+    pub weight: [f64; 2],
 }
 
 /// The hosts of a cluster at one moment, with the share of traffic each priority gets.
@@ -163,18 +193,38 @@ pub struct HostSet {
     pub healthy_load: Vec<u32>,
     /// Percent of traffic for the degraded hosts of each level.
     pub degraded_load: Vec<u32>,
+    /// Health of each level in percent, overprovisioned, of its healthy hosts alone.
+    pub healthy_health: Vec<u32>,
+    /// The same of its degraded hosts.
+    pub degraded_health: Vec<u32>,
     /// Grows with each change.
     pub epoch: u64,
-    overprovisioning: u32,
-    panic_threshold: f64,
+    settings: HostSetSettings,
+}
+
+/// How traffic is shared among hosts.
+#[derive(Default, Clone, Copy)]
+pub struct HostSetSettings {
+    /// `overprovisioning_factor` in percent; 0: the default.
+    pub overprovisioning: u32,
+    /// `healthy_panic_threshold` in percent.
+    pub panic_threshold: f64,
+    /// `locality_weighted_lb_config`.
+    pub by_locality: bool,
 }
 
 impl HostSet {
     /// A set of hosts by priority.
-    pub fn new(levels: Vec<Vec<Arc<Host>>>, overprovisioning: u32, panic_threshold: f64, epoch: u64) -> Self {
-        let overprovisioning = if overprovisioning == 0 { 140 } else { overprovisioning };
-        let levels = levels.into_iter().map(|all| Level { all, ..Level::default() }).collect();
-        let mut set = HostSet { levels, overprovisioning, panic_threshold, epoch, ..HostSet::default() };
+    pub fn new(levels: Vec<Vec<Arc<Host>>>, settings: HostSetSettings, epoch: u64) -> Self {
+        let overprovisioning = if settings.overprovisioning == 0 { 140 } else { settings.overprovisioning };
+        let level = |all: Vec<Arc<Host>>| Level {
+            localities: if settings.by_locality { by_locality(&all) } else { Vec::new() },
+            all,
+            ..Level::default()
+        };
+        let levels = levels.into_iter().map(level).collect();
+        let settings = HostSetSettings { overprovisioning, ..settings };
+        let mut set = HostSet { levels, settings, epoch, ..HostSet::default() };
         set.compute();
         set
     }
@@ -202,14 +252,15 @@ impl HostSet {
         for level in &mut self.levels {
             level.healthy = level.all.iter().filter(|h| h.is_healthy()).cloned().collect();
             level.degraded = level.all.iter().filter(|h| !h.is_healthy() && !h.is_unhealthy()).cloned().collect();
+            level.localities.iter_mut().for_each(|l| l.compute(self.settings.overprovisioning));
         }
         let health = |part: usize, all: usize, factor: u32| {
             if all == 0 { 0 } else { (part as u64 * u64::from(factor) / all as u64).min(100) as u32 }
         };
         let healthy: Vec<u32> =
-            self.levels.iter().map(|l| health(l.healthy.len(), l.all.len(), self.overprovisioning)).collect();
+            self.levels.iter().map(|l| health(l.healthy.len(), l.all.len(), self.settings.overprovisioning)).collect();
         let degraded: Vec<u32> =
-            self.levels.iter().map(|l| health(l.degraded.len(), l.all.len(), self.overprovisioning)).collect();
+            self.levels.iter().map(|l| health(l.degraded.len(), l.all.len(), self.settings.overprovisioning)).collect();
         let total = (healthy.iter().sum::<u32>() + degraded.iter().sum::<u32>()).min(100);
         let mut left = 100;
         let mut share = |list: &[u32]| -> Vec<u32> {
@@ -232,7 +283,7 @@ impl HostSet {
         for level in &mut self.levels {
             let share =
                 if level.all.is_empty() { 0.0 } else { level.healthy.len() as f64 * 100.0 / level.all.len() as f64 };
-            level.panic = total < 100 && share < self.panic_threshold;
+            level.panic = total < 100 && share < self.settings.panic_threshold;
         }
         if total == 0 && self.levels.iter().any(|l| l.panic && !l.all.is_empty()) {
             // Nothing is healthy anywhere: levels in panic share by size.
@@ -244,5 +295,31 @@ impl HostSet {
             }
         }
         (self.healthy_load, self.degraded_load) = (healthy_load, degraded_load);
+        (self.healthy_health, self.degraded_health) = (healthy, degraded);
+    }
+}
+
+fn by_locality(all: &[Arc<Host>]) -> Vec<LocalityHosts> {
+    let mut out: Vec<LocalityHosts> = Vec::new();
+    for host in all {
+        match out.iter_mut().find(|l| l.all.first().is_some_and(|h| h.locality == host.locality)) {
+            Some(l) => l.all.push(host.clone()),
+            None => out.push(LocalityHosts { all: vec![host.clone()], ..LocalityHosts::default() }),
+        }
+    }
+    out
+}
+
+impl LocalityHosts {
+    /// A locality's weight counts in full while enough of its hosts are usable; one without a weight gets nothing.
+    fn compute(&mut self, overprovisioning: u32) {
+        self.healthy = self.all.iter().filter(|h| h.is_healthy()).cloned().collect();
+        self.degraded = self.all.iter().filter(|h| !h.is_healthy() && !h.is_unhealthy()).cloned().collect();
+        let weight = f64::from(self.all.first().and_then(|h| h.locality_weight).unwrap_or(0));
+        let share = |usable: usize| {
+            let available = usable as f64 / self.all.len().max(1) as f64 * f64::from(overprovisioning) / 100.0;
+            weight * available.min(1.0)
+        };
+        self.weight = [share(self.healthy.len()), share(self.degraded.len())];
     }
 }

@@ -14,7 +14,7 @@ mod stats;
 mod transport;
 
 pub use breaker::{Breaker, Permit, Resource};
-pub use host::{Host, HostSet, Level};
+pub use host::{Host, HostSet, HostSetSettings, Level, LocalityHosts};
 pub use stats::ClusterStats;
 pub use transport::{Transport, Transports};
 
@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 
 use crate::app::Parts;
 use crate::config::{self, ConfigError};
+use crate::http::mirror::Mirror;
 use crate::runtime::Fraction;
 
 /// A cluster.
@@ -51,6 +52,8 @@ pub struct Cluster {
     started: tokio::time::Instant,
     /// `HttpProtocolOptions.retry_policy`, for routes that have none.
     pub retry_policy: Option<Arc<config::RetryPolicy>>,
+    /// `HttpProtocolOptions.request_mirror_policies`, in place of the route's.
+    pub mirrors: Vec<Mirror>,
     /// Share of requests dropped by `drop_overloads`, per million.
     drop: AtomicU32,
     maintenance: Fraction,
@@ -93,6 +96,7 @@ impl Cluster {
             epoch: AtomicU64::new(0),
             started: tokio::time::Instant::now(),
             retry_policy: config.retry_policy.clone().map(Arc::new),
+            mirrors: Mirror::compile(&config.mirrors, parts)?,
             drop: AtomicU32::new(0),
             maintenance: parts.runtime.fraction(&config::RuntimeFraction {
                 default: config::PerMillion(0),
@@ -157,12 +161,12 @@ impl Cluster {
                 levels[level].push(host);
             }
         }
-        let set = HostSet::new(
-            levels,
-            assignment.overprovisioning_factor,
-            self.config.lb_common.panic_threshold,
-            self.next_epoch(),
-        );
+        let settings = HostSetSettings {
+            overprovisioning: assignment.overprovisioning_factor,
+            panic_threshold: self.config.lb_common.panic_threshold,
+            by_locality: self.config.lb.locality() == config::LocalityLb::Weighted,
+        };
+        let set = HostSet::new(levels, settings, self.next_epoch());
         if kept < known.len() {
             let stay: std::collections::HashSet<_> = set.all().map(|h| Arc::as_ptr(h) as usize).collect();
             let gone: Vec<_> = known.values().filter(|h| !stay.contains(&(Arc::as_ptr(h) as usize))).collect();
@@ -171,7 +175,11 @@ impl Cluster {
             }
             gone.iter().for_each(|h| h.remove());
         }
+        let changed = kept < known.len() || kept < set.counts().0;
         self.publish(set);
+        if changed && self.config.lb_common.close_on_host_set_change {
+            self.hosts().all().for_each(|h| h.drain());
+        }
         self.stats.membership_change.inc();
     }
 
@@ -206,6 +214,7 @@ impl Cluster {
             host.outlier.eject(config, self.since_start(), lb::mix(random));
             stats.ejected(detector);
             self.publish(set.with_health(self.next_epoch()));
+            host.drain();
         }
     }
 

@@ -239,6 +239,16 @@ pub enum LbPolicy {
     ClusterProvided,
 }
 
+impl LbPolicy {
+    /// How it looks at localities.
+    pub fn locality(&self) -> LocalityLb {
+        match self {
+            LbPolicy::RoundRobin(l) | LbPolicy::Random(l) | LbPolicy::LeastRequest { locality: l, .. } => *l,
+            LbPolicy::ClusterProvided => LocalityLb::None,
+        }
+    }
+}
+
 /// How localities count. **Source**: `LocalityLbConfig`, `CommonLbConfig`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LocalityLb {

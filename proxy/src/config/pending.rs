@@ -2,8 +2,8 @@
 //! these is refused by its path. An entry goes when its feature comes.
 
 use super::{
-    Bootstrap, Cluster, ConfigError, Discovery, FilterChain, HttpConnectionManager, HttpFilterKind, LbPolicy, Listener,
-    LocalityLb, NetworkFilterKind, RetryPolicy, RouteAction, RouteKind, TcpCluster, TcpProxy, UpstreamTransport,
+    Bootstrap, Cluster, ConfigError, Discovery, FilterChain, HttpConnectionManager, HttpFilterKind, Listener,
+    NetworkFilterKind, RouteAction, RouteKind, TcpCluster, TcpProxy, UpstreamTransport,
 };
 
 /// Every setting of `bootstrap` that would have no effect.
@@ -92,7 +92,6 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
     for (v, vhost) in h.routes.virtual_hosts.iter().enumerate() {
         let at = format!("{at}.route_config.virtual_hosts[{v}]");
         f.flag(!vhost.virtual_clusters.is_empty(), &at, "virtual_clusters");
-        retry(f, &at, vhost.retry_policy.as_ref());
         for (r, route) in vhost.routes.iter().enumerate() {
             let at = format!("{at}.routes[{r}]");
             f.flag(!route.stat_prefix.is_empty(), &at, "stat_prefix");
@@ -109,12 +108,6 @@ fn forward(f: &mut Found, at: &str, a: &RouteAction) {
     for (i, u) in a.upgrades.iter().enumerate() {
         f.flag(u.terminate_connect, at, &format!("upgrade_configs[{i}].connect_config"));
     }
-    retry(f, at, a.retry_policy.as_ref());
-}
-
-fn retry(f: &mut Found, at: &str, r: Option<&RetryPolicy>) {
-    let Some(r) = r else { return };
-    f.flag(r.previous_priorities.is_some(), at, "retry_policy.retry_priority");
 }
 
 fn cluster(f: &mut Found, at: &str, c: &Cluster) {
@@ -124,16 +117,9 @@ fn cluster(f: &mut Found, at: &str, c: &Cluster) {
     f.flag(c.bind_address.is_some(), at, "upstream_bind_config");
     f.flag(!c.socket_options.is_empty(), at, "upstream_bind_config.socket_options");
     f.flag(c.close_connections_on_host_health_failure, at, "close_connections_on_host_health_failure");
-    f.flag(c.lb_common.close_on_host_set_change, at, "common_lb_config.close_connections_on_host_set_change");
     f.flag(c.track_timeout_budgets, at, "track_cluster_stats.timeout_budgets");
     f.flag(c.track_request_response_sizes, at, "track_cluster_stats.request_response_sizes");
-    f.flag(!c.mirrors.is_empty(), at, "typed_extension_protocol_options.request_mirror_policies");
     f.flag(!c.hash_policy.is_empty(), at, "typed_extension_protocol_options.hash_policy");
-    let locality = match &c.lb {
-        LbPolicy::RoundRobin(l) | LbPolicy::Random(l) | LbPolicy::LeastRequest { locality: l, .. } => *l,
-        LbPolicy::ClusterProvided => LocalityLb::None,
-    };
-    f.flag(locality == LocalityLb::Weighted, at, "common_lb_config.locality_weighted_lb_config");
     let proxied = |t: &UpstreamTransport| matches!(t, UpstreamTransport::ProxyProtocol { .. });
     f.flag(proxied(&c.transport), at, "transport_socket");
     for (i, m) in c.transport_matches.iter().enumerate() {

@@ -277,8 +277,27 @@ fn pick(ctx: &StreamCtx, fw: &Forwarding<'_>) -> Option<Arc<Host>> {
         random: lb::mix(ctx.random.wrapping_add(u64::from(fw.attempts))),
         avoid: policy.map(|_| &avoid as &(dyn Fn(&Host) -> bool + Sync)),
         avoid_attempts: policy.map_or(0, |p| p.host_selection_max_attempts.max(1)),
+        avoid_levels: &levels_tried(fw),
     };
     fw.cluster.pick(ctx.conn.worker, &request)
+}
+
+/// The priorities not to try again, where the policy says so: those tried up to the last full step of `update_frequency`.
+/// Once all were tried they begin anew.
+fn levels_tried(fw: &Forwarding<'_>) -> Vec<u32> {
+    let Some(step) = fw.retry.as_ref().and_then(|r| r.policy().previous_priorities) else { return Vec::new() };
+    let whole = fw.tried.len() - fw.tried.len() % step.max(1) as usize;
+    let all = fw.cluster.hosts().levels.iter().filter(|l| !l.all.is_empty()).count();
+    let mut tried: Vec<u32> = Vec::new();
+    for host in &fw.tried[..whole] {
+        if !tried.contains(&host.priority) {
+            tried.push(host.priority);
+        }
+        if tried.len() >= all {
+            tried.clear();
+        }
+    }
+    tried
 }
 
 /// Takes a place for a retry that is wanted.

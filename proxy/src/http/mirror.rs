@@ -6,43 +6,76 @@ use super::body::Body;
 use super::headers::Mutations;
 use super::manager::split_port;
 use super::replay::Replay;
-use super::route::Forward;
+use super::route::Target;
 use super::stream::StreamCtx;
-use crate::cluster::{Cluster, lb};
+use crate::app::Parts;
+use crate::cluster::{Cluster, Clusters, lb};
+use crate::config::{self, ConfigError};
+use crate::runtime::Fraction;
 use crate::stream_info::StreamInfo;
 use crate::upstream::attempt::{self, Books, Via};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A mirror that is not answered within this is given up: nobody waits for it.
+/// Where the request has no timeout: nobody waits for a mirror's answer, so it must end by itself.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Starts the mirrors of a request that is about to be forwarded.
-pub(super) fn start(ctx: &StreamCtx, f: &Forward, body: Option<&Replay>) {
-    for (i, (mirror, target)) in f.mirrors.iter().enumerate() {
-        if !mirror.fraction.default.admits(lb::mix(ctx.random ^ i as u64)) {
+/// A mirror, compiled.
+pub struct Mirror {
+    config: config::Mirror,
+    target: Target,
+    fraction: Fraction,
+    mutations: Mutations,
+}
+
+impl Mirror {
+    /// Compiles a list of them.
+    ///
+    /// # Errors
+    /// A header mutation that cannot be compiled.
+    pub fn compile(list: &[config::Mirror], parts: &Parts) -> Result<Vec<Mirror>, ConfigError> {
+        let compile = |m: &config::Mirror| {
+            Ok(Mirror {
+                target: Target::new(&m.cluster, parts),
+                fraction: parts.runtime.fraction(&m.fraction),
+                mutations: Mutations::new(&m.headers)?,
+                config: m.clone(),
+            })
+        };
+        list.iter().map(compile).collect()
+    }
+}
+
+/// Starts the mirrors of a request that is about to be forwarded; each may take as long as the request's `timeout`.
+pub(super) fn start(
+    ctx: &StreamCtx,
+    mirrors: &[Mirror],
+    clusters: &Clusters,
+    body: Option<&Replay>,
+    timeout: Option<Duration>,
+) {
+    for (i, mirror) in mirrors.iter().enumerate() {
+        if !mirror.fraction.admits(lb::mix(ctx.random ^ i as u64)) {
             continue;
         }
-        let Some(cluster) = target.resolve(ctx, &f.clusters) else { continue };
+        let Some(cluster) = mirror.target.resolve(ctx, clusters) else { continue };
         let Some(body) = body.map_or(Some(Body::Empty), Replay::reader) else {
             cluster.stats.retry_or_shadow_abandoned.inc();
             continue;
         };
         let mut head = ctx.request.clone();
-        let host = mirror.host_rewrite.clone().or_else(|| {
+        let host = mirror.config.host_rewrite.clone().or_else(|| {
             let name = head.authority.as_ref()?.to_str().ok()?;
-            Some(if mirror.disable_host_suffix { name.to_owned() } else { shadow(name) })
+            Some(if mirror.config.disable_host_suffix { name.to_owned() } else { shadow(name) })
         });
         head.authority = host.and_then(|h| HeaderValue::from_str(&h).ok());
-        if let Ok(m) = Mutations::new(&mirror.headers) {
-            m.apply_to(ctx, &mut head.headers);
-        }
+        mirror.mutations.apply_to(ctx, &mut head.headers);
         let mut info = StreamInfo::new(ctx.conn.info.clone(), ctx.random, Some(head.protocol));
         let worker = ctx.conn.worker;
         let random = lb::mix(ctx.random ^ 0x51ad);
         tokio::spawn(async move {
             let sending = send(cluster, head, body, &mut info, worker, random);
-            let _ = tokio::time::timeout(LIMIT, sending).await;
+            let _ = tokio::time::timeout(timeout.unwrap_or(LIMIT), sending).await;
         });
     }
 }

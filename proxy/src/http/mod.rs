@@ -12,7 +12,7 @@ pub mod headers;
 pub mod limits;
 pub mod local_reply;
 pub mod manager;
-mod mirror;
+pub mod mirror;
 pub mod names;
 pub mod normalize;
 pub mod original_ip;

@@ -13,7 +13,7 @@ use super::filter::Flow;
 use super::head::ResponseHead;
 use super::limits::Expiry;
 use super::manager;
-use super::mirror;
+use super::mirror::{self, Mirror};
 use super::names;
 use super::replay::Replay;
 use super::retry::{Failure, RetryState};
@@ -167,7 +167,7 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
     limits.answer_within(fw.timeouts.route);
     prepare_upstream(&mut ctx, &fw);
     let body = fw.keep_body(&ctx, body);
-    mirror::start(&ctx, f, fw.replay.as_ref());
+    mirror::start(&ctx, fw.mirrors(), &f.clusters, fw.replay.as_ref(), fw.timeouts.route);
     let outcome = tokio::select! {
         biased;
         outcome = attempts::run(&mut ctx, &mut fw, body) => outcome,
@@ -186,9 +186,14 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
 }
 
 impl Forwarding<'_> {
+    /// The cluster's mirrors, or else the route's.
+    fn mirrors(&self) -> &[Mirror] {
+        if self.cluster.mirrors.is_empty() { &self.forward.mirrors } else { &self.cluster.mirrors }
+    }
+
     /// Makes the body replayable where a second sending may be needed.
     fn keep_body(&mut self, ctx: &StreamCtx, body: Body) -> Body {
-        let mirrored = !self.forward.mirrors.is_empty();
+        let mirrored = !self.mirrors().is_empty();
         if body.is_end() || is_upgrade(ctx) || (self.retry.is_none() && !mirrored) {
             return body;
         }

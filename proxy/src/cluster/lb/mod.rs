@@ -1,6 +1,8 @@
 //! Load balancing: sans-io. Randomness and the hosts come in, a host goes out; no pick allocates.
 
 mod edf;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,14 +20,25 @@ pub struct Request<'a> {
     pub avoid: Option<&'a (dyn Fn(&Host) -> bool + Sync)>,
     /// How often another host is tried for `avoid`.
     pub avoid_attempts: u32,
+    /// Priorities that other attempts went to already; those that are left share the traffic, or all where none is.
+    pub avoid_levels: &'a [u32],
 }
 
 /// A balancer's memory, one per worker and cluster.
 #[derive(Default)]
 pub struct State {
     epoch: u64,
-    /// Per level: healthy, degraded, all.
-    round_robin: Vec<[Edf; 3]>,
+    levels: Vec<LevelState>,
+}
+
+#[derive(Default)]
+struct LevelState {
+    /// Healthy, degraded, all.
+    round_robin: [Edf; 3],
+    /// Localities, of healthy hosts and of degraded ones.
+    localities: [Edf; 2],
+    /// By locality: healthy, degraded.
+    in_locality: Vec<[Edf; 2]>,
 }
 
 /// Picks a host.
@@ -36,15 +49,19 @@ pub fn pick(
     request: &Request<'_>,
     stats: &ClusterStats,
 ) -> Option<Arc<Host>> {
+    if state.epoch != set.epoch {
+        state.epoch = set.epoch;
+        state.levels.clear();
+    }
     let mut random = request.random;
-    let mut host = pick_once(policy, set, state, random, stats)?;
+    let mut host = pick_once(policy, set, state, request.avoid_levels, random, stats)?;
     if let Some(avoid) = request.avoid {
         for _ in 0..request.avoid_attempts {
             if !avoid(&host) {
                 break;
             }
             random = mix(random);
-            host = pick_once(policy, set, state, random, stats)?;
+            host = pick_once(policy, set, state, request.avoid_levels, random, stats)?;
         }
     }
     Some(host)
@@ -54,18 +71,33 @@ fn pick_once(
     policy: &LbPolicy,
     set: &HostSet,
     state: &mut State,
+    avoid_levels: &[u32],
     random: u64,
     stats: &ClusterStats,
 ) -> Option<Arc<Host>> {
-    let (level, kind) = choose_level(set, random)?;
-    let l = &set.levels[level];
-    let (hosts, kind) = if l.panic {
+    let chosen = if avoid_levels.is_empty() { None } else { choose_other_level(set, avoid_levels, random) };
+    let (at, degraded) = chosen.or_else(|| choose_level(set, random))?;
+    let level = &set.levels[at];
+    if state.levels.len() <= at {
+        state.levels.resize_with(at + 1, LevelState::default);
+    }
+    let state = &mut state.levels[at];
+    let kind = usize::from(degraded);
+    let (hosts, edf) = if level.panic {
         stats.lb_healthy_panic.inc();
-        (&l.all, 2)
-    } else if kind == 0 {
-        (&l.healthy, 0)
+        (&level.all, &mut state.round_robin[2])
+    } else if level.localities.iter().any(|l| l.weight[kind] > 0.0) {
+        let localities = &level.localities;
+        let i = state.localities[kind].next(localities.len(), |i| localities[i].weight[kind], mix(random ^ 0x6c6f));
+        if state.in_locality.len() <= i {
+            state.in_locality.resize_with(localities.len(), Default::default);
+        }
+        let hosts = if degraded { &localities[i].degraded } else { &localities[i].healthy };
+        (hosts, &mut state.in_locality[i][kind])
+    } else if degraded {
+        (&level.degraded, &mut state.round_robin[1])
     } else {
-        (&l.degraded, 1)
+        (&level.healthy, &mut state.round_robin[0])
     };
     if hosts.is_empty() {
         return None;
@@ -80,31 +112,44 @@ fn pick_once(
                 least_request(hosts, random, *choice_count, *full_scan)
             }
         }
-        LbPolicy::RoundRobin(_) => {
-            if state.epoch != set.epoch {
-                state.epoch = set.epoch;
-                state.round_robin.clear();
-            }
-            if state.round_robin.len() <= level {
-                state.round_robin.resize_with(level + 1, Default::default);
-            }
-            state.round_robin[level][kind].next(hosts, random)
-        }
+        LbPolicy::RoundRobin(_) => edf.next(hosts.len(), |i| f64::from(hosts[i].weight), random),
     };
     Some(hosts[at].clone())
 }
 
-/// A level by its share of traffic: 0 for its healthy hosts, 1 for its degraded ones.
-fn choose_level(set: &HostSet, random: u64) -> Option<(usize, usize)> {
+/// A level by its share of traffic, and whether it is its degraded hosts that are to be used.
+fn choose_level(set: &HostSet, random: u64) -> Option<(usize, bool)> {
     let roll = (random % 100) as u32;
     let mut sum = 0;
-    for (kind, loads) in [&set.healthy_load, &set.degraded_load].into_iter().enumerate() {
+    for (degraded, loads) in [(false, &set.healthy_load), (true, &set.degraded_load)] {
         for (level, load) in loads.iter().enumerate() {
             sum += load;
             if roll < sum {
-                return Some((level, kind));
+                return Some((level, degraded));
             }
         }
+    }
+    None
+}
+
+/// The same among the levels not in `avoid`, by their health; `None` where none of them has any.
+///
+/// **Source**: `envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig`.
+fn choose_other_level(set: &HostSet, avoid: &[u32], random: u64) -> Option<(usize, bool)> {
+    let left = |degraded: bool| {
+        let health = if degraded { &set.degraded_health } else { &set.healthy_health };
+        health.iter().enumerate().filter(|(i, _)| !avoid.contains(&(*i as u32))).map(move |(i, h)| (i, degraded, *h))
+    };
+    let total = left(false).chain(left(true)).map(|(_, _, h)| h).sum::<u32>().min(100);
+    if total == 0 {
+        return None;
+    }
+    let mut roll = (random % 100) as u32 * total / 100;
+    for (level, degraded, health) in left(false).chain(left(true)) {
+        if roll < health {
+            return Some((level, degraded));
+        }
+        roll -= health;
     }
     None
 }

@@ -11,6 +11,7 @@ use crate::config::{self, ClusterSpecifier, ConfigError, HostRewrite, PathMatch,
 use crate::http::filter::{Chain, Overrides};
 use crate::http::head::Scheme;
 use crate::http::headers::Format;
+use crate::http::mirror::Mirror;
 use crate::http::stream::StreamCtx;
 
 /// A cluster to forward to.
@@ -22,7 +23,8 @@ pub enum Target {
 }
 
 impl Target {
-    fn new(s: &ClusterSpecifier, parts: &Parts) -> Self {
+    /// The target of a specifier.
+    pub(in crate::http) fn new(s: &ClusterSpecifier, parts: &Parts) -> Self {
         match s {
             ClusterSpecifier::Name(n) => Target::Handle(parts.clusters.handle(n)),
             ClusterSpecifier::Header(h) => Target::Header(h.clone()),
@@ -56,8 +58,8 @@ pub struct Forward {
     pub retry: Option<Arc<config::RetryPolicy>>,
     /// Clusters by name, for targets named by headers.
     pub clusters: Arc<crate::cluster::Clusters>,
-    /// Mirrors in force, with their clusters.
-    pub mirrors: Vec<(config::Mirror, Target)>,
+    /// Mirrors in force, unless the cluster has its own.
+    pub mirrors: Vec<Mirror>,
     target: Option<Target>,
     choices: Vec<Choice>,
     total: u64,
@@ -104,9 +106,7 @@ impl Forward {
         Ok(Forward {
             retry: action.retry_policy.clone().or_else(|| vhost.retry_policy.clone()).map(Arc::new),
             clusters: parts.clusters.clone(),
-            mirrors: mirrors.map_or_else(Vec::new, |list| {
-                list.iter().map(|m| (m.clone(), Target::new(&m.cluster, parts))).collect()
-            }),
+            mirrors: Mirror::compile(mirrors.map_or(&[][..], |list| list), parts)?,
             total: choices.iter().map(|c: &Choice| c.weight).sum(),
             config: action.clone(),
             target,

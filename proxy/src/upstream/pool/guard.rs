@@ -81,6 +81,7 @@ pub struct ConnGuard {
     worker: usize,
     key: u64,
     opened: Instant,
+    generation: u32,
     pub(super) h1: bool,
     /// It was the peer that ended it.
     remote: bool,
@@ -102,6 +103,7 @@ impl ConnGuard {
             worker: ask.worker,
             key: ask.key,
             opened: Instant::now(),
+            generation: ask.host.generation(),
             h1,
             remote: false,
             busy: false,
@@ -226,6 +228,12 @@ impl Home {
             return;
         }
         let mut pools = host.pool(worker).lock();
+        // Looked at under the lock: the drain closes what is parked before it takes the lock, and this sees it after.
+        if host.is_removed() || host.generation() != conn.home().guard.generation {
+            drop(pools);
+            drop(conn);
+            return;
+        }
         let pool = pools.of(key);
         while let Some(waiting) = pool.waiting.pop_front() {
             match waiting.send(Turn::Conn(conn)) {
@@ -233,11 +241,6 @@ impl Home {
                 Err(Turn::Conn(back)) => conn = back,
                 Err(Turn::Connect(_)) => return,
             }
-        }
-        if host.is_removed() {
-            drop(pools);
-            drop(conn);
-            return;
         }
         pool.idle.push(Parked { conn, since: Instant::now() });
     }

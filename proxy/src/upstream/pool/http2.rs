@@ -97,7 +97,13 @@ async fn open(ask: &Ask<'_>, mut guard: ConnGuard) -> Result<Checkout, PoolError
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
     let handle = H2Handle::connect(stream, id, guard).await?;
     let mine = handle.reserve();
-    ask.host.pool(ask.worker).lock().of(ask.key).h2.push(handle);
+    let mut pools = ask.host.pool(ask.worker).lock();
+    if ask.host.is_removed() {
+        // It left while this was being opened: no other request will come.
+        handle.drain();
+    }
+    pools.of(ask.key).h2.push(handle);
+    drop(pools);
     mine.map(Checkout::H2).ok_or(PoolError::Connect { reason: "connection closed by peer".into(), timeout: false })
 }
 

@@ -8,7 +8,7 @@
 //!
 //! Races, and who settles them: an idle connection that the peer closes wakes its `Idle` waker, which takes it out; a request
 //! that takes it before that event is seen finds out when it reads nothing, and is sent again elsewhere (see
-//! `ExchangeError::Closed`). A host that leaves its cluster is marked first and drained then, and `check_in` looks at the mark
+//! `ExchangeError::Closed`). A host whose connections are to drain begins a new generation first, and `check_in` looks at it
 //! under the pool's lock, so that no connection is parked behind the drain. A waiting request that is given its turn and given
 //! up before it sees that passes the turn on ([`Turn`]). Nothing that owns a connection is dropped under a pool's lock.
 
