@@ -194,28 +194,39 @@ impl Cluster {
     pub fn observe(&self, host: &Arc<Host>, outcome: outlier::Outcome) {
         let (Some(config), Some(stats)) = (&self.config.outlier, &self.outlier) else { return };
         for detector in host.outlier.record(config, outcome).into_iter().flatten() {
-            let random = crate::worker::random();
-            // Workers that trip at once must not eject more hosts than may go.
-            let _one = self.publishing.lock();
-            if host.outlier.is_ejected() || host.is_removed() {
-                continue;
-            }
-            stats.detected(detector);
-            let set = self.hosts();
-            let ejected = set.all().filter(|h| h.outlier.is_ejected()).count();
-            if !outlier::may_eject(config, set.all().count(), ejected) {
-                stats.overflow();
-                continue;
-            }
-            stats.ejectable(detector);
-            if !outlier::enforced(config, detector, random) {
-                continue;
-            }
-            host.outlier.eject(config, self.since_start(), lb::mix(random));
-            stats.ejected(detector);
-            self.publish(set.with_health(self.next_epoch()));
-            host.drain();
+            self.trip(config, stats, host, detector);
         }
+    }
+
+    /// A detector found `host` at fault: out it goes, if it may.
+    fn trip(
+        &self,
+        config: &config::OutlierDetection,
+        stats: &outlier::Stats,
+        host: &Arc<Host>,
+        detector: outlier::Detector,
+    ) {
+        let random = crate::worker::random();
+        // Workers that trip at once must not eject more hosts than may go.
+        let _one = self.publishing.lock();
+        if host.outlier.is_ejected() || host.is_removed() {
+            return;
+        }
+        stats.detected(detector);
+        let set = self.hosts();
+        let ejected = set.all().filter(|h| h.outlier.is_ejected()).count();
+        if !outlier::may_eject(config, set.all().count(), ejected) {
+            stats.overflow();
+            return;
+        }
+        stats.ejectable(detector);
+        if !outlier::enforced(config, detector, random) {
+            return;
+        }
+        host.outlier.eject(config, self.since_start(), lb::mix(random));
+        stats.ejected(detector);
+        self.publish(set.with_health(self.next_epoch()));
+        host.drain();
     }
 
     /// Lets ejected hosts back in when their time is over, if an interval has passed. Called by the control thread, which is
@@ -233,6 +244,16 @@ impl Cluster {
         if back > 0 {
             stats.returned(back);
             self.refresh_health();
+        }
+        let set = self.hosts();
+        let hosts: Vec<_> = set.all().collect();
+        // The interval's counts begin anew for all, but those of hosts that are out say nothing.
+        let rates: Vec<_> = hosts.iter().map(|h| (h.outlier.take_rates(), h.outlier.is_ejected())).collect();
+        for (kind, local) in [(0, false), (1, true)] {
+            let rates: Vec<_> = rates.iter().map(|(r, out)| r[kind].filter(|_| !out)).collect();
+            for (at, detector) in outlier::statistics(config, &rates, local) {
+                self.trip(config, stats, hosts[at], detector);
+            }
         }
         Some(*next)
     }

@@ -1,4 +1,4 @@
-//! Outlier detection by consecutive failures: sans-io; time and randomness come in.
+//! Outlier detection by consecutive failures and by comparison with other hosts: sans-io; time and randomness come in.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -29,6 +29,41 @@ pub struct HostState {
     ejections: AtomicU32,
     /// Milliseconds since the process's epoch until which it is out, plus 1; 0: not ejected.
     ejected_until: AtomicU64,
+    /// Responses of this interval.
+    external: Bucket,
+    /// With split errors: whether there was a way to the host.
+    local: Bucket,
+}
+
+/// Attempts of one interval.
+#[derive(Debug, Default)]
+struct Bucket {
+    total: AtomicU32,
+    good: AtomicU32,
+}
+
+impl Bucket {
+    fn count(&self, good: bool) {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        if good {
+            self.good.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the interval.
+    fn take(&self) -> Option<Rate> {
+        let (total, good) = (self.total.swap(0, Ordering::Relaxed), self.good.swap(0, Ordering::Relaxed));
+        (total > 0).then(|| Rate { percent: f64::from(good.min(total)) * 100.0 / f64::from(total), volume: total })
+    }
+}
+
+/// How an interval went for a host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Successes in percent.
+    pub percent: f64,
+    /// Attempts.
+    pub volume: u32,
 }
 
 /// Which detector tripped.
@@ -40,6 +75,14 @@ pub enum Detector {
     ConsecutiveGatewayFailure,
     /// Local failures in a row.
     ConsecutiveLocalOriginFailure,
+    /// Fewer responses succeed than from the other hosts.
+    SuccessRate,
+    /// It is reached less often than the other hosts.
+    LocalOriginSuccessRate,
+    /// Too few responses succeed.
+    FailurePercentage,
+    /// It is reached too seldom.
+    FailurePercentageLocalOrigin,
 }
 
 /// What one attempt tripped, in the order in which Envoy acts on it.
@@ -56,10 +99,14 @@ impl HostState {
         let status = match outcome {
             Outcome::Connected => {
                 // Only the split looks at connecting by itself; else it is the response that counts.
-                clear(&self.consecutive_local);
+                if config.split_errors {
+                    self.local.count(true);
+                    clear(&self.consecutive_local);
+                }
                 return [None, None];
             }
             Outcome::LocalFailure | Outcome::Timeout if config.split_errors => {
+                self.local.count(false);
                 let tripped = hit(&self.consecutive_local, config.consecutive_local_origin_failure);
                 return [tripped.then_some(Detector::ConsecutiveLocalOriginFailure), None];
             }
@@ -67,7 +114,9 @@ impl HostState {
             Outcome::Timeout => 504,
             Outcome::Status(s) => s,
         };
-        if !(500..600).contains(&status) {
+        let good = !(500..600).contains(&status);
+        self.external.count(good);
+        if good {
             clear(&self.consecutive_5xx);
             clear(&self.consecutive_gateway);
             return [None, None];
@@ -80,6 +129,11 @@ impl HostState {
         };
         let any = hit(&self.consecutive_5xx, config.consecutive_5xx);
         [gateway.then_some(Detector::ConsecutiveGatewayFailure), any.then_some(Detector::Consecutive5xx)]
+    }
+
+    /// Ends an interval: responses, and the way to the host.
+    pub fn take_rates(&self) -> [Option<Rate>; 2] {
+        [self.external.take(), self.local.take()]
     }
 
     /// Puts it out at `now`, for longer at each time in a row, and for up to the configured jitter longer by `random`.
@@ -145,12 +199,39 @@ pub fn may_eject(config: &OutlierDetection, total: usize, ejected: usize) -> boo
     share <= total * config.max_ejection_percent as usize || (ejected == 0 && config.always_eject_one)
 }
 
-/// `cluster.<name>.outlier_detection.*`, made with the cluster. Those of detectors that Weft has not are there and stay 0.
+/// Hosts (by place) that an interval shows to be worse than they may be, with what shows it; those without a rate had no
+/// attempts or are out already. `local`: the rates are of the way to the hosts.
+///
+/// **Source**: `OutlierDetection.success_rate_*`, `failure_percentage_*`.
+pub fn statistics(config: &OutlierDetection, rates: &[Option<Rate>], local: bool) -> Vec<(usize, Detector)> {
+    let enough = |volume: u32, hosts: u32| {
+        let valid = rates.iter().enumerate().filter_map(move |(i, r)| Some((i, r.filter(|r| r.volume >= volume)?)));
+        let valid: Vec<(usize, Rate)> = valid.collect();
+        if valid.len() >= hosts as usize { valid } else { Vec::new() }
+    };
+    let mut out = Vec::new();
+    let valid = enough(config.success_rate_request_volume, config.success_rate_minimum_hosts);
+    let n = valid.len().max(1) as f64;
+    let mean = valid.iter().map(|(_, r)| r.percent).sum::<f64>() / n;
+    let variance = valid.iter().map(|(_, r)| (r.percent - mean).powi(2)).sum::<f64>() / n;
+    let least = mean - variance.sqrt() * f64::from(config.success_rate_stdev_factor) / 1000.0;
+    let detector = if local { Detector::LocalOriginSuccessRate } else { Detector::SuccessRate };
+    out.extend(valid.iter().filter(|(_, r)| r.percent < least).map(|(i, _)| (*i, detector)));
+    let valid = enough(config.failure_percentage_request_volume, config.failure_percentage_minimum_hosts);
+    let most = f64::from(config.failure_percentage_threshold);
+    let detector = if local { Detector::FailurePercentageLocalOrigin } else { Detector::FailurePercentage };
+    out.extend(valid.iter().filter(|(_, r)| 100.0 - r.percent >= most).map(|(i, _)| (*i, detector)));
+    out
+}
+
+/// `cluster.<name>.outlier_detection.*`, made with the cluster.
 pub struct Stats {
-    detected: [Counter; 3],
-    enforced: [Counter; 3],
-    /// `ejections_consecutive_5xx`: what Envoy counted before the detectors had counters of their own.
+    detected: [Counter; 7],
+    enforced: [Counter; 7],
+    /// `ejections_consecutive_5xx` and `ejections_success_rate`: what Envoy counted before the detectors had counters of their
+    /// own.
     legacy_5xx: Counter,
+    legacy_success_rate: Counter,
     total: Counter,
     enforced_total: Counter,
     overflow: Counter,
@@ -161,18 +242,12 @@ impl Stats {
     /// Stats below a cluster's scope.
     pub fn new(cluster: &Scope) -> Self {
         let scope = cluster.scope("outlier_detection");
-        for absent in
-            ["success_rate", "local_origin_success_rate", "failure_percentage", "local_origin_failure_percentage"]
-        {
-            scope.counter(&format!("ejections_detected_{absent}"));
-            scope.counter(&format!("ejections_enforced_{absent}"));
-        }
-        scope.counter("ejections_success_rate");
         let by_detector = |kind: &str| DETECTORS.map(|d| scope.counter(&format!("ejections_{kind}_{}", d.name())));
         Stats {
             detected: by_detector("detected"),
             enforced: by_detector("enforced"),
             legacy_5xx: scope.counter("ejections_consecutive_5xx"),
+            legacy_success_rate: scope.counter("ejections_success_rate"),
             total: scope.counter("ejections_total"),
             enforced_total: scope.counter("ejections_enforced_total"),
             overflow: scope.counter("ejections_overflow"),
@@ -183,8 +258,10 @@ impl Stats {
     /// A detector tripped.
     pub fn detected(&self, detector: Detector) {
         self.detected[detector as usize].inc();
-        if detector == Detector::Consecutive5xx {
-            self.legacy_5xx.inc();
+        match detector {
+            Detector::Consecutive5xx => self.legacy_5xx.inc(),
+            Detector::SuccessRate | Detector::LocalOriginSuccessRate => self.legacy_success_rate.inc(),
+            _ => {}
         }
     }
 
@@ -195,7 +272,7 @@ impl Stats {
 
     /// The host could go out, whether or not it is made to.
     pub fn ejectable(&self, detector: Detector) {
-        if detector == Detector::Consecutive5xx {
+        if matches!(detector, Detector::Consecutive5xx | Detector::SuccessRate) {
             self.total.inc();
         }
     }
@@ -213,8 +290,15 @@ impl Stats {
     }
 }
 
-const DETECTORS: [Detector; 3] =
-    [Detector::Consecutive5xx, Detector::ConsecutiveGatewayFailure, Detector::ConsecutiveLocalOriginFailure];
+const DETECTORS: [Detector; 7] = [
+    Detector::Consecutive5xx,
+    Detector::ConsecutiveGatewayFailure,
+    Detector::ConsecutiveLocalOriginFailure,
+    Detector::SuccessRate,
+    Detector::LocalOriginSuccessRate,
+    Detector::FailurePercentage,
+    Detector::FailurePercentageLocalOrigin,
+];
 
 impl Detector {
     fn name(self) -> &'static str {
@@ -222,6 +306,10 @@ impl Detector {
             Detector::Consecutive5xx => "consecutive_5xx",
             Detector::ConsecutiveGatewayFailure => "consecutive_gateway_failure",
             Detector::ConsecutiveLocalOriginFailure => "consecutive_local_origin_failure",
+            Detector::SuccessRate => "success_rate",
+            Detector::LocalOriginSuccessRate => "local_origin_success_rate",
+            Detector::FailurePercentage => "failure_percentage",
+            Detector::FailurePercentageLocalOrigin => "local_origin_failure_percentage",
         }
     }
 }
@@ -232,6 +320,13 @@ pub fn enforced(config: &OutlierDetection, detector: Detector, random: u64) -> b
         Detector::Consecutive5xx => config.enforcing_consecutive_5xx,
         Detector::ConsecutiveGatewayFailure => config.enforcing_consecutive_gateway_failure,
         Detector::ConsecutiveLocalOriginFailure => config.enforcing_consecutive_local_origin_failure,
+        Detector::SuccessRate => config.enforcing_success_rate,
+        Detector::LocalOriginSuccessRate => config.enforcing_local_origin_success_rate,
+        Detector::FailurePercentage => config.enforcing_failure_percentage,
+        Detector::FailurePercentageLocalOrigin => config.enforcing_failure_percentage_local_origin,
     };
     random % 100 < u64::from(percent)
 }
+
+#[cfg(test)]
+mod tests;

@@ -341,6 +341,26 @@ pub struct OutlierDetection {
     pub enforcing_consecutive_gateway_failure: u32,
     /// Default 100.
     pub enforcing_consecutive_local_origin_failure: u32,
+    /// Hosts with enough requests below which success rates are not compared (default 5).
+    pub success_rate_minimum_hosts: u32,
+    /// Requests in an interval below which a host's rate does not count (default 100).
+    pub success_rate_request_volume: u32,
+    /// Standard deviations below the mean at which a host is out, in thousandths (default 1900).
+    pub success_rate_stdev_factor: u32,
+    /// Default 100.
+    pub enforcing_success_rate: u32,
+    /// Default 100.
+    pub enforcing_local_origin_success_rate: u32,
+    /// Failures in percent at which a host is out (default 85).
+    pub failure_percentage_threshold: u32,
+    /// As `success_rate_minimum_hosts` (default 5).
+    pub failure_percentage_minimum_hosts: u32,
+    /// As `success_rate_request_volume` (default 50).
+    pub failure_percentage_request_volume: u32,
+    /// Default 0.
+    pub enforcing_failure_percentage: u32,
+    /// Default 0.
+    pub enforcing_failure_percentage_local_origin: u32,
 }
 
 /// Which HTTP an upstream gets. **Source**: `envoy.extensions.upstreams.http.v3.HttpProtocolOptions`.

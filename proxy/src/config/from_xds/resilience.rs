@@ -100,5 +100,23 @@ pub(super) fn outlier_detection(c: &Ctx<'_>, o: &pb::OutlierDetection) -> Out<Ou
             &o.enforcing_consecutive_local_origin_failure,
             100,
         )?,
+        success_rate_minimum_hosts: value::u32_or(&o.success_rate_minimum_hosts, 5),
+        success_rate_request_volume: value::u32_or(&o.success_rate_request_volume, 100),
+        success_rate_stdev_factor: value::u32_or(&o.success_rate_stdev_factor, 1900),
+        enforcing_success_rate: percent("enforcing_success_rate", &o.enforcing_success_rate, 100)?,
+        enforcing_local_origin_success_rate: percent(
+            "enforcing_local_origin_success_rate",
+            &o.enforcing_local_origin_success_rate,
+            100,
+        )?,
+        failure_percentage_threshold: percent("failure_percentage_threshold", &o.failure_percentage_threshold, 85)?,
+        failure_percentage_minimum_hosts: value::u32_or(&o.failure_percentage_minimum_hosts, 5),
+        failure_percentage_request_volume: value::u32_or(&o.failure_percentage_request_volume, 50),
+        enforcing_failure_percentage: percent("enforcing_failure_percentage", &o.enforcing_failure_percentage, 0)?,
+        enforcing_failure_percentage_local_origin: percent(
+            "enforcing_failure_percentage_local_origin",
+            &o.enforcing_failure_percentage_local_origin,
+            0,
+        )?,
     })
 }
