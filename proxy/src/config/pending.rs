@@ -66,22 +66,15 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
     f.flag(h.proxy_100_continue, at, "proxy_100_continue");
     f.flag(h.proxy_status.is_some(), at, "proxy_status_config");
     f.flag(h.append_local_overload, at, "append_local_overload");
-    f.flag(!h.early_header_mutations.0.is_empty(), at, "early_header_mutation_extensions");
     f.flag(h.access_log_flush_interval.is_some(), at, "access_log_options.access_log_flush_interval");
-    f.flag(h.access_log_on_new_request, at, "access_log_options.flush_access_log_on_new_request");
-    f.flag(h.access_log_on_tunnel, at, "access_log_options.flush_log_on_tunnel_successfully_established");
-    f.flag(h.http2.keepalive.is_some(), at, "http2_protocol_options.connection_keepalive");
     f.flag(h.http2.stream_reset_rate.is_some(), at, "http2_protocol_options.stream_reset_rate");
-    f.flag(!h.http1.ignore_upgrade.is_empty(), at, "http_protocol_options.ignore_http_11_upgrade");
+    f.flag(h.stream_flush_timeout.is_some(), at, "stream_flush_timeout");
+    let idle = h.http2.keepalive.as_ref().is_some_and(|k| k.idle_interval.is_some());
+    f.flag(idle, at, "http2_protocol_options.connection_keepalive.connection_idle_interval");
     for (i, u) in h.upgrades.iter().enumerate() {
         f.flag(!u.filters.is_empty(), at, &format!("upgrade_configs[{i}].filters"));
     }
     for (i, filter) in h.filters.iter().enumerate() {
-        if let HttpFilterKind::HeaderMutation(m) = &filter.kind {
-            let at = format!("{at}.http_filters[{i}].typed_config.mutations");
-            f.flag(!m.request_trailers.0.is_empty(), &at, "request_trailers_mutations");
-            f.flag(!m.response_trailers.0.is_empty(), &at, "response_trailers_mutations");
-        }
         if let HttpFilterKind::GrpcStats(g) = &filter.kind {
             f.flag(g.emit_filter_state, &format!("{at}.http_filters[{i}].typed_config"), "emit_filter_state");
         }
@@ -91,10 +84,8 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
     }
     for (v, vhost) in h.routes.virtual_hosts.iter().enumerate() {
         let at = format!("{at}.route_config.virtual_hosts[{v}]");
-        f.flag(!vhost.virtual_clusters.is_empty(), &at, "virtual_clusters");
         for (r, route) in vhost.routes.iter().enumerate() {
             let at = format!("{at}.routes[{r}]");
-            f.flag(!route.stat_prefix.is_empty(), &at, "stat_prefix");
             if let RouteKind::Forward(a) = &route.action {
                 forward(f, &format!("{at}.route"), a);
             }
@@ -106,7 +97,8 @@ fn forward(f: &mut Found, at: &str, a: &RouteAction) {
     f.flag(a.metadata_match.is_some(), at, "metadata_match");
     f.flag(!a.hash_policy.is_empty(), at, "hash_policy");
     for (i, u) in a.upgrades.iter().enumerate() {
-        f.flag(u.terminate_connect, at, &format!("upgrade_configs[{i}].connect_config"));
+        f.flag(u.allow_post, at, &format!("upgrade_configs[{i}].connect_config.allow_post"));
+        f.flag(u.proxy_protocol.is_some(), at, &format!("upgrade_configs[{i}].connect_config.proxy_protocol_config"));
     }
 }
 

@@ -155,11 +155,15 @@ async fn one(
         worker: ctx.conn.worker,
         high: fw.forward.config.high_priority,
         downstream: ctx.conn.info.id,
+        tunnel: fw.forward.terminates(&ctx.request),
     };
     let (checkout, permit) = attempt::connect(&via, &ctx.request, &mut ctx.info).await?;
     c.observe(host, outlier::Outcome::Connected);
     if let Some(b) = &mut ctx.books {
         b.sent(permit);
+    }
+    if via.tunnel {
+        return attempt::tunnel(checkout, body, &mut ctx.info);
     }
     let limits = Limits {
         per_try: fw.timeouts.per_try,

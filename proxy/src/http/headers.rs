@@ -8,6 +8,7 @@ use crate::access_log::{LogContext, LogType, Template};
 use crate::config::{self, AppendAction, ConfigError, HeaderMutation};
 
 /// A text with operators. One without any costs nothing to evaluate.
+#[derive(Clone)]
 pub struct Format {
     template: Template,
 }
@@ -92,11 +93,13 @@ pub(crate) fn join_repeated(headers: &mut HeaderMap) {
     }
 }
 
+#[derive(Clone)]
 enum Value {
     Fixed(HeaderValue),
     Format(Format),
 }
 
+#[derive(Clone)]
 enum Op {
     Remove(HeaderName),
     RemoveMatching(config::StringMatcher),
@@ -134,6 +137,9 @@ impl Mutations {
             let computed = computed(op, || ctx.log_context(LogType::NotSet));
             apply(op, computed, &mut ctx.request.headers);
         }
+        if !self.0.is_empty() {
+            join_repeated(&mut ctx.request.headers);
+        }
     }
 
     /// Applies them to an answer.
@@ -144,11 +150,38 @@ impl Mutations {
         }
     }
 
+    /// Fills in their formats for a later moment.
+    pub fn resolve(&self, ctx: &StreamCtx) -> Resolved {
+        Resolved(self.0.iter().map(|op| (op.clone(), computed(op, || ctx.log_context(LogType::NotSet)))).collect())
+    }
+
+    /// As [`Mutations::resolve`], of mutations without formats.
+    #[cfg(test)]
+    pub(crate) fn resolve_fixed(&self) -> Resolved {
+        let value = |op: &Op| match op {
+            Op::Append { value: Value::Fixed(v), keep_empty, .. } => (*keep_empty || !v.is_empty()).then(|| v.clone()),
+            _ => None,
+        };
+        Resolved(self.0.iter().map(|op| (op.clone(), value(op))).collect())
+    }
+
     /// Applies them to headers of any other kind.
     pub fn apply_to(&self, ctx: &StreamCtx, headers: &mut HeaderMap) {
         for op in &self.0 {
             let computed = computed(op, || ctx.log_context(LogType::NotSet));
             apply(op, computed, headers);
+        }
+    }
+}
+
+/// Mutations with their values.
+pub struct Resolved(Vec<(Op, Option<HeaderValue>)>);
+
+impl Resolved {
+    /// Applies them.
+    pub fn apply(&self, headers: &mut HeaderMap) {
+        for (op, value) in &self.0 {
+            apply(op, value.clone(), headers);
         }
     }
 }

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::connection::Reply;
 use super::filter::Chain;
 use super::head::{ResponseHead, Scheme};
+use super::headers::Mutations;
 use super::local_reply;
 use super::normalize::{self, PathOutcome};
 use super::original_ip;
@@ -33,12 +34,15 @@ macro_rules! http_stats {
             pub downstream_rq_time: Histogram,
             pub downstream_cx_length_ms: Histogram,
             pub codes: CodeStats,
+            /// `http2.keepalive_timeout`, of the whole process.
+            pub http2_keepalive_timeout: Counter,
             /// The scope, for filters' stats.
             pub scope: Scope,
         }
         impl HttpStats {
-            fn new(scope: Scope) -> Self {
+            fn new(scope: Scope, root: &Scope) -> Self {
                 HttpStats {
+                    http2_keepalive_timeout: root.scope("http2").counter("keepalive_timeout"),
                     $($name: scope.counter(stringify!($name)),)*
                     $($gauge: scope.gauge(stringify!($gauge)),)*
                     downstream_rq_time: scope.histogram("downstream_rq_time", Unit::Milliseconds),
@@ -87,6 +91,8 @@ pub struct Manager {
     pub replies: ReplyConfig,
     /// `listener.<address>.http.<stat_prefix>.*`.
     of_listener: OnceLock<CodeStats>,
+    /// `early_header_mutation_extensions`.
+    early: Mutations,
     server_name: HeaderValue,
     via: Option<HeaderValue>,
 }
@@ -112,8 +118,10 @@ impl Manager {
                 "server_name",
             )?,
             via: (!config.via.is_empty()).then(|| value(&config.via, "via")).transpose()?,
-            stats: HttpStats::new(scope),
+            stats: HttpStats::new(scope, &parts.stats.root()),
             of_listener: OnceLock::new(),
+            early: Mutations::new(&config.early_header_mutations)
+                .map_err(|e| below("early_header_mutation_extensions", e))?,
             config,
         }))
     }
@@ -141,6 +149,10 @@ impl Manager {
     }
 }
 
+fn below(parent: &str, e: ConfigError) -> ConfigError {
+    ConfigError { field_path: format!("{parent}.{}", e.field_path), ..e }
+}
+
 /// Prepares a request: rejects what is not acceptable, and sets the headers that say where it came from.
 ///
 /// # Errors
@@ -149,6 +161,7 @@ impl Manager {
 pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     let manager = ctx.conn.manager.clone();
     let m = &manager.config;
+    manager.early.apply_request(&mut ctx);
     if ctx.request.authority.is_none() && ctx.request.protocol != crate::stream_info::Protocol::Http10 {
         let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "missing_host_header");
         reply.close = closes_for_invalid(m);

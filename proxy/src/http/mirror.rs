@@ -101,7 +101,7 @@ async fn send(
         return;
     };
     let mut books = Books::new(&cluster, &host);
-    let via = Via { cluster: &cluster, host: &host, worker, high: false, downstream: 0 };
+    let via = Via { cluster: &cluster, host: &host, worker, high: false, downstream: 0, tunnel: false };
     let result = match attempt::connect(&via, &head, info).await {
         Ok((connection, permit)) => {
             books.sent(permit);

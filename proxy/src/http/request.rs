@@ -22,6 +22,7 @@ use super::stream::StreamCtx;
 use super::timeout::{self, Timeouts};
 use super::{failure, local_reply, upload};
 
+use crate::access_log::LogType;
 use crate::stream_info::{Protocol, ResponseFlags};
 
 /// Answers a request. Always answers.
@@ -50,6 +51,9 @@ fn admit(ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
             conn.manager.stats.rq_direct_response.inc();
             return Err(redirect(ctx, StatusCode::MOVED_PERMANENTLY, location));
         }
+    }
+    if conn.manager.config.access_log_on_new_request {
+        conn.manager.access_logs.log(&ctx.log_context(LogType::DownstreamStart));
     }
     if is_upgrade(&ctx) && !upgrade_allowed(&ctx) {
         conn.manager.stats.downstream_rq_ws_on_non_ws_route.inc();
@@ -165,6 +169,7 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
     let limits = ctx.limits.clone();
     limits.of_route(f.config.idle_timeout, Timeouts::stream(&ctx, f));
     limits.answer_within(fw.timeouts.route);
+    ctx.choose_virtual_cluster();
     prepare_upstream(&mut ctx, &fw);
     let body = fw.keep_body(&ctx, body);
     mirror::start(&ctx, fw.mirrors(), &f.clusters, fw.replay.as_ref(), fw.timeouts.route);
@@ -246,15 +251,21 @@ fn respond(mut ctx: Box<StreamCtx>, fw: &Forwarding<'_>, mut head: ResponseHead,
         head.headers.insert("x-envoy-attempt-count", HeaderValue::from(fw.attempts));
     }
     ctx.info.details = Some("via_upstream".into());
-    let mut body = body;
+    let (mut body, mut refused) = (body, false);
     if ctx.request.upgrade.is_some() && head.protocol != Protocol::Http2 && head.status.is_success() {
         // No upgrade, and what was sent for a tunnel is no request whose answer this could be.
         ctx.info.details = Some("websocket_handshake_unsuccessful".into());
         head.headers.remove(header::CONTENT_LENGTH);
         body = Body::Empty;
+        refused = true;
     }
     ctx.info.bytes.received = fw.upload.bytes();
     let body = conn.manager.chain.response(&mut ctx, &mut head, body);
+    let tunnel =
+        !refused && is_upgrade(&ctx) && (head.status.is_success() || head.status == StatusCode::SWITCHING_PROTOCOLS);
     manager::finish_response(&mut ctx, &mut head, false);
+    if tunnel {
+        ctx.tunnel_opened();
+    }
     Reply::new(ctx, head, body, false)
 }

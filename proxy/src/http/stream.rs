@@ -9,7 +9,7 @@ use super::body::BodyError;
 use super::connection::{EndReason, HttpConn};
 use super::head::{RequestHead, ResponseHead, Scheme};
 use super::limits::Shared;
-use super::route::Matched;
+use super::route::{Matched, VirtualCluster};
 use crate::access_log::{LogContext, LogType};
 use crate::stream_info::{Protocol, ResponseFlags, StreamInfo};
 use crate::upstream::attempt::Books;
@@ -40,6 +40,10 @@ pub struct StreamCtx {
     pub limits: Arc<Shared>,
     /// Body of a local reply, for logs.
     pub local_body: String,
+    /// The virtual cluster it belongs to.
+    pub virtual_cluster: Option<Arc<VirtualCluster>>,
+    /// It is a tunnel that was opened.
+    tunnel: bool,
     has_request: bool,
 }
 
@@ -90,7 +94,33 @@ impl StreamCtx {
             books: None,
             limits: Arc::default(),
             local_body: String::new(),
+            virtual_cluster: None,
+            tunnel: false,
             has_request,
+        }
+    }
+
+    /// Finds the virtual cluster of a request that is about to be forwarded.
+    pub fn choose_virtual_cluster(&mut self) {
+        self.virtual_cluster = self.route.as_ref().and_then(|m| m.entry.vhost.virtual_cluster(self));
+    }
+
+    /// An upgrade or CONNECT was answered: its bytes flow.
+    pub fn tunnel_opened(&mut self) {
+        let manager = self.conn.manager.clone();
+        self.tunnel = true;
+        manager.stats.downstream_cx_upgrades_total.inc();
+        manager.stats.downstream_cx_upgrades_active.inc();
+        if manager.config.access_log_on_tunnel {
+            manager.access_logs.log(&self.log_context(LogType::DownstreamTunnelSuccessfullyEstablished));
+        }
+    }
+
+    /// Counts what was forwarded for its virtual cluster and its route.
+    fn count_route(&self, took: std::time::Duration) {
+        let route = self.route.as_ref().and_then(|m| m.entry.stats.as_ref());
+        for stats in route.into_iter().chain(self.virtual_cluster.as_ref().map(|v| &v.stats)) {
+            stats.record(&self.info, took);
         }
     }
 
@@ -102,6 +132,7 @@ impl StreamCtx {
             trailers: self.trailers.as_ref(),
             local_reply_body: &self.local_body,
             log_type,
+            virtual_cluster: self.virtual_cluster.as_ref().map(|v| &*v.name),
             route_metadata: self.route.as_ref().map(|m| &m.entry.metadata),
             ..LogContext::new(&self.info)
         }
@@ -205,6 +236,9 @@ impl StreamCtx {
         if self.info.response_code != 0 {
             conn.manager.answered(self.info.response_code);
         }
+        if self.info.upstream.attempts > 0 {
+            self.count_route(now.duration_since(self.info.start));
+        }
         stats.downstream_rq_time.record(now.duration_since(self.info.start).as_millis() as u64);
         let logs = &self.conn.manager.access_logs;
         if !logs.is_empty() {
@@ -215,6 +249,9 @@ impl StreamCtx {
 
 impl Drop for StreamCtx {
     fn drop(&mut self) {
+        if self.tunnel {
+            self.conn.manager.stats.downstream_cx_upgrades_active.dec();
+        }
         self.conn.manager.stats.downstream_rq_active.dec();
     }
 }

@@ -103,6 +103,8 @@ pub struct Via<'a> {
     pub worker: usize,
     /// High priority.
     pub high: bool,
+    /// A CONNECT that ends here: what follows is bytes over TCP.
+    pub tunnel: bool,
     /// The client's connection, for clusters whose pools are not shared among clients.
     pub downstream: u64,
 }
@@ -120,11 +122,13 @@ pub async fn connect(via: &Via<'_>, head: &RequestHead, info: &mut StreamInfo) -
     let asked = Instant::now();
     info.times.upstream_connect_start = Some(asked);
     let h2 = match protocol {
+        _ if via.tunnel => false,
         UpstreamProtocol::Http1 => false,
         UpstreamProtocol::Http2 | UpstreamProtocol::Auto => true,
         UpstreamProtocol::Downstream => head.protocol == Protocol::Http2,
     };
-    let connect = connector::Options { sni, san, alpn_decides: protocol == UpstreamProtocol::Auto, h2: Some(h2) };
+    let alpn_decides = protocol == UpstreamProtocol::Auto && !via.tunnel;
+    let connect = connector::Options { sni, san, alpn_decides, h2: (!via.tunnel).then_some(h2) };
     let downstream = via.cluster.config.pool_per_downstream.then_some(via.downstream);
     let ask = Ask {
         cluster: via.cluster,
@@ -132,12 +136,16 @@ pub async fn connect(via: &Via<'_>, head: &RequestHead, info: &mut StreamInfo) -
         worker: via.worker,
         high: via.high,
         // A connection was opened, and its peer verified, under a name: a request under another one must not use it.
-        key: pool::key(san.or(sni), downstream),
+        key: match via.tunnel {
+            // No server name has a NUL: an idle connection that spoke HTTP is not taken for a tunnel.
+            true => pool::key(Some("\0tunnel"), downstream),
+            false => pool::key(san.or(sni), downstream),
+        },
         connect: &connect,
     };
     let checkout = match pool::ready(&ask, h2) {
         Some(c) => Ok(c),
-        None => Box::pin(pool::checkout(&ask, h2, protocol == UpstreamProtocol::Auto)).await,
+        None => Box::pin(pool::checkout(&ask, h2, alpn_decides)).await,
     };
     if matches!(checkout, Err(PoolError::Connect { .. })) {
         via.cluster.stats.upstream_rq_pending_failure_eject.inc();
@@ -187,6 +195,19 @@ pub async fn exchange(
     };
     info.times.first_upstream_rx = Some(Instant::now());
     result
+}
+
+/// Makes a tunnel of a connection: a CONNECT's own answer, and bytes behind it.
+pub fn tunnel(checkout: Checkout, body: Body, info: &mut StreamInfo) -> Result<(ResponseHead, Body), Failed> {
+    let Checkout::H1(mut conn) = checkout else {
+        return Err(Failed { failure: Failure::Protocol, sent: false, idle_race: false });
+    };
+    info.times.first_upstream_tx = Some(Instant::now());
+    info.upstream.connection_id = conn.home().id;
+    info.upstream.local.clone_from(&conn.home().local);
+    info.upstream.tls = conn.stream().tls_info();
+    conn.start_tunnel(body);
+    Ok((ResponseHead::new(http::StatusCode::OK), Body::H1(conn)))
 }
 
 async fn http1(

@@ -244,3 +244,63 @@ local_reply_config:
         .step("head", request("http", "HEAD", "/none", &[host], ""));
     run(&group)
 }
+
+#[test]
+fn early_mutations() -> Result<()> {
+    let config = Config::new()
+        .http(
+            "http",
+            r#"
+            use_remote_address: true
+            route_config:
+              virtual_hosts:
+              - name: all
+                domains: ["*"]
+                routes:
+                - {match: {prefix: "/", headers: [{name: x-in, present_match: true}]}, direct_response: {status: 200, body: {inline_string: still there}}}
+                - {match: {prefix: "/"}, route: {cluster: a}}
+            early_header_mutation_extensions:
+            - name: e
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation
+                mutations:
+                - append: {header: {key: x-forwarded-for, value: 9.9.9.9}}
+                - append: {header: {key: x-envoy-retry-on, value: 5xx}}
+                - append: {header: {key: x-seen, value: "%REQ(x-forwarded-proto)%/%REQ(x-in)%/%PROTOCOL%"}}
+                - remove: x-in
+        "#,
+        )
+        .cluster("a", "");
+    run(&Group::new("early-mutations", config)
+        .step("bare", get("http", "/", &[]))
+        .step("with", get("http", "/", &["x-in: 1", "x-forwarded-for: 1.1.1.1"])))
+}
+
+#[test]
+fn trailer_mutations() -> Result<()> {
+    let filter = r#"
+            http_protocol_options: {enable_trailers: true}
+            route_config:
+              virtual_hosts:
+              - {name: all, domains: ["*"], routes: [{match: {prefix: "/"}, route: {cluster: a}}]}
+            http_filters:
+            - name: envoy.filters.http.header_mutation
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation
+                mutations:
+                  request_trailers_mutations:
+                  - append: {header: {key: x-up, value: "%REQ(x-a)%"}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}
+                  response_trailers_mutations:
+                  - append: {header: {key: x-down, value: made}}
+                  - remove: x-gone
+        "#;
+    let config = Config::new().http("http", filter).cluster("a", "http_protocol_options: {enable_trailers: true}\n");
+    let group = Group::new("trailer-mutations", config)
+        .step("response", get("http", "/", &["x-script: 200,body=a,t=x-kept:2,t=x-gone:1"]))
+        .step("none", get("http", "/", &["x-script: 200,body=a"]))
+        .step(
+            "request",
+            h1("http", "POST / HTTP/1.1\nhost: a\nx-a: 7\ntransfer-encoding: chunked\n\n1\na\n0\nx-t: v\n\n"),
+        );
+    run(&group)
+}

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use weft_tests::config::Config;
+use weft_tests::h2_client::H2Request;
 use weft_tests::parity::{Group, Step, crlf, get, h1, h2, request, run, stats};
 use weft_tests::upstream::script::hex;
 
@@ -190,6 +191,16 @@ fn upgrades() -> Result<()> {
         finish: true,
         tls: None,
     };
+    let tunnel = |body: &[u8]| Step::Http2 {
+        to: "http".into(),
+        request: H2Request {
+            method: "CONNECT".into(),
+            uri: "host.test:80".into(),
+            body: body.to_vec(),
+            ..H2Request::default()
+        },
+        tls: None,
+    };
     let group = Group::new("upgrades", config)
         .step("websocket", talk("http", upgrade("/ws", "websocket", "101")))
         .step("websocket-upper", talk("http", upgrade("/ws", "WebSocket", "101")))
@@ -201,6 +212,7 @@ fn upgrades() -> Result<()> {
         .step("other-protocol", h1("http", &String::from_utf8_lossy(&upgrade("/ws", "foo", "101"))))
         .step("h2c", h1("http", "GET / HTTP/1.1\nhost: a\nconnection: Upgrade, HTTP2-Settings\nupgrade: h2c\nhttp2-settings: AAMAAABkAAQAAP__\n\n"))
         .step("connect", talk("http", crlf("CONNECT host.test:80 HTTP/1.1\nhost: host.test:80\n\n")))
+        .step("connect-h2", tunnel(b"ping"))
         .step("connect-no-port", h1("http", "CONNECT host.test HTTP/1.1\nhost: host.test\n\n"));
     run(&group)
 }
@@ -258,5 +270,37 @@ fn limits() -> Result<()> {
                 "http.idle-connection.downstream_cx_idle_timeout",
             ]),
         );
+    run(&group)
+}
+
+#[test]
+fn log_moments() -> Result<()> {
+    let log = weft_tests::config::access_log("%ACCESS_LOG_TYPE% %RESPONSE_CODE% %ROUTE_NAME% %VIRTUAL_CLUSTER_NAME%");
+    let options = "access_log_options: {flush_access_log_on_new_request: true, flush_log_on_tunnel_successfully_established: true}";
+    let config = Config::new()
+        .http("http", &listener(&format!("access_log:\n{log}{options}")))
+        .cluster("a", "")
+        .cluster("b", HTTP2)
+        .cluster("tcp", "");
+    let group = Group::new("log-moments", config)
+        .step("request", get("http", "/", &[]))
+        .logs(2)
+        .step("direct", get("http", "/direct", &[]))
+        .logs(2)
+        .step(
+            "upgrade",
+            Step::Bytes {
+                to: "http".into(),
+                writes: vec![
+                    crlf("GET /ws HTTP/1.1\nhost: a\nconnection: Upgrade\nupgrade: websocket\nx-script: 101\n\n"),
+                    b"ping".to_vec(),
+                ],
+                finish: true,
+                tls: None,
+            },
+        )
+        .logs(3)
+        .step("refused", h1("http", "GET / HTTP/1.1\nhost: a\nconnection: Upgrade\nupgrade: websocket\n\n"))
+        .logs(2);
     run(&group)
 }

@@ -277,3 +277,61 @@ fn rewrites() -> Result<()> {
         );
     run(&group)
 }
+
+#[test]
+fn route_stats() -> Result<()> {
+    let config = Config::new()
+        .http(
+            "http",
+            r#"
+            route_config:
+              virtual_hosts:
+              - name: v
+                domains: ["*"]
+                virtual_clusters:
+                - {name: posts, headers: [{name: ":method", string_match: {exact: POST}}]}
+                - {name: slow, headers: [{name: ":path", string_match: {prefix: /slow}}]}
+                routes:
+                - {match: {prefix: "/counted"}, stat_prefix: counted, route: {cluster: a, prefix_rewrite: "/"}}
+                - {match: {prefix: "/slow"}, stat_prefix: slow, route: {cluster: a, timeout: 0.2s}}
+                - match: {prefix: "/retried"}
+                  stat_prefix: retried
+                  route: {cluster: a, retry_policy: {retry_on: 5xx, num_retries: 1}}
+                - {match: {prefix: "/direct"}, stat_prefix: direct, direct_response: {status: 200}}
+                - {match: {prefix: "/"}, route: {cluster: a}}
+        "#,
+        )
+        .cluster("a", "");
+    let group = Group::new("route-stats", config)
+        .step("counted", get("http", "/counted/x", &[]))
+        .step("counted-404", get("http", "/counted/y", &["x-script: 404"]))
+        .step("post", request("http", "POST", "/other", &[], "x"))
+        .step("slow", get("http", "/slow", &["x-script: 200,delay=1000"]))
+        .step("retried", get("http", "/retried", &["x-script: 503"]))
+        .step("direct", get("http", "/direct", &[]))
+        .step(
+            "counters",
+            stats(&[
+                "vhost.v.route.counted.upstream_rq_total",
+                "vhost.v.route.counted.upstream_rq_200",
+                "vhost.v.route.counted.upstream_rq_404",
+                "vhost.v.route.counted.upstream_rq_4xx",
+                "vhost.v.route.counted.upstream_rq_completed",
+                "vhost.v.route.slow.upstream_rq_timeout",
+                "vhost.v.route.slow.upstream_rq_504",
+                "vhost.v.route.retried.upstream_rq_total",
+                "vhost.v.route.retried.upstream_rq_retry",
+                "vhost.v.route.retried.upstream_rq_retry_limit_exceeded",
+                "vhost.v.route.retried.upstream_rq_503",
+                "vhost.v.route.direct.upstream_rq_total",
+                "vhost.v.vcluster.posts.upstream_rq_total",
+                "vhost.v.vcluster.posts.upstream_rq_200",
+                "vhost.v.vcluster.posts.upstream_rq_completed",
+                "vhost.v.vcluster.slow.upstream_rq_504",
+                "vhost.v.vcluster.slow.upstream_rq_timeout",
+                "vhost.v.vcluster.other.upstream_rq_total",
+                "vhost.v.vcluster.other.upstream_rq_200",
+            ]),
+        );
+    run(&group)
+}

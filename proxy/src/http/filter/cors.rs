@@ -8,6 +8,7 @@ use crate::http::body::Body;
 use crate::http::head::ResponseHead;
 use crate::http::local_reply;
 use crate::http::stream::StreamCtx;
+use crate::runtime::{Fraction, Runtime};
 use crate::stats::{Counter, Scope};
 
 /// `http.<stat_prefix>.cors.*`.
@@ -23,6 +24,25 @@ impl Stats {
     }
 }
 
+/// A policy, compiled.
+pub struct Policy {
+    config: Cors,
+    enabled: Fraction,
+    /// Where the policy is not enabled: origins are judged and counted, and that is all.
+    shadow: Option<Fraction>,
+}
+
+impl Policy {
+    /// Compiles.
+    pub fn new(config: &Cors, runtime: &Runtime) -> Self {
+        Policy {
+            enabled: runtime.fraction(&config.enabled),
+            shadow: config.shadow.as_ref().map(|f| runtime.fraction(f)),
+            config: config.clone(),
+        }
+    }
+}
+
 fn origin<'a>(ctx: &'a StreamCtx, policy: &Cors) -> Option<(&'a HeaderValue, bool)> {
     let value = ctx.request.headers.get(header::ORIGIN)?;
     let text = value.to_str().ok()?;
@@ -34,8 +54,10 @@ fn origin<'a>(ctx: &'a StreamCtx, policy: &Cors) -> Option<(&'a HeaderValue, boo
 }
 
 /// Answers a preflight from an allowed origin.
-pub(super) fn request(ctx: Box<StreamCtx>, body: Body, policy: &Cors, stats: &Stats) -> Flow {
-    if !policy.enabled.default.admits(ctx.random) {
+pub(super) fn request(ctx: Box<StreamCtx>, body: Body, compiled: &Policy, stats: &Stats) -> Flow {
+    let policy = &compiled.config;
+    let enabled = compiled.enabled.admits(ctx.random);
+    if !enabled && !compiled.shadow.as_ref().is_some_and(|f| f.admits(ctx.random)) {
         return Flow::Continue(ctx, body);
     }
     let Some((origin, allowed)) = origin(&ctx, policy) else { return Flow::Continue(ctx, body) };
@@ -46,7 +68,7 @@ pub(super) fn request(ctx: Box<StreamCtx>, body: Body, policy: &Cors, stats: &St
     }
     let preflight = ctx.request.method == Method::OPTIONS
         && ctx.request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if !preflight || (!allowed && policy.forward_not_matching_preflights) {
+    if !enabled || !preflight || (!allowed && policy.forward_not_matching_preflights) {
         return Flow::Continue(ctx, body);
     }
     let origin = origin.clone();
@@ -84,10 +106,11 @@ fn set(headers: &mut HeaderMap, name: header::HeaderName, value: &str) {
 }
 
 /// Marks the answer to a request from an allowed origin.
-pub(super) fn response(ctx: &StreamCtx, head: &mut ResponseHead, policy: &Cors) {
-    if !policy.enabled.default.admits(ctx.random) {
+pub(super) fn response(ctx: &StreamCtx, head: &mut ResponseHead, compiled: &Policy) {
+    if !compiled.enabled.admits(ctx.random) {
         return;
     }
+    let policy = &compiled.config;
     let Some((origin, true)) = origin(ctx, policy) else { return };
     head.headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     set(&mut head.headers, header::ACCESS_CONTROL_EXPOSE_HEADERS, &policy.expose_headers);

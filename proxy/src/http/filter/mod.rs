@@ -8,6 +8,9 @@ mod cors;
 mod grpc_stats;
 mod grpc_web;
 mod health_check;
+mod trailers;
+
+pub use self::cors::Policy;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +26,7 @@ use super::headers::Mutations;
 use super::stream::StreamCtx;
 use crate::app::Parts;
 use crate::config::{self, ConfigError, HttpFilterKind, PerFilter, PerFilterConfig};
+use crate::runtime::Runtime;
 use crate::stats::Scope;
 
 /// What a filter decides about a request.
@@ -55,6 +59,7 @@ enum Kind {
 struct Mutating {
     request: Mutations,
     response: Mutations,
+    request_trailers: Mutations,
     response_trailers: Mutations,
     query: Vec<config::QueryMutation>,
 }
@@ -64,6 +69,7 @@ impl Mutating {
         Ok(Mutating {
             request: Mutations::new(&c.request)?,
             response: Mutations::new(&c.response)?,
+            request_trailers: Mutations::new(&c.request_trailers)?,
             response_trailers: Mutations::new(&c.response_trailers)?,
             query: c.query.clone(),
         })
@@ -72,7 +78,7 @@ impl Mutating {
 
 /// A filter's settings for some routes, compiled.
 enum Override {
-    Cors(Box<config::Cors>),
+    Cors(Arc<Policy>),
     HeaderMutation(Mutating),
     Buffer(u64),
 }
@@ -80,6 +86,7 @@ enum Override {
 /// The filters of a connection manager.
 pub struct Chain {
     filters: Vec<Filter>,
+    runtime: Arc<Runtime>,
     /// The router's settings.
     pub router: config::RouterFilter,
 }
@@ -99,7 +106,8 @@ impl Chain {
     /// # Errors
     /// A filter that cannot be compiled.
     pub fn new(filters: &[config::HttpFilter], scope: &Scope, parts: &Parts) -> Result<Self, ConfigError> {
-        let mut chain = Chain { filters: Vec::new(), router: config::RouterFilter::default() };
+        let mut chain =
+            Chain { filters: Vec::new(), runtime: parts.runtime.clone(), router: config::RouterFilter::default() };
         for f in filters {
             let kind = match &f.kind {
                 HttpFilterKind::Router(r) => {
@@ -133,7 +141,7 @@ impl Chain {
                 // A configuration of its own turns the filter on; the most specific word counts.
                 slot.disabled = per.disabled.or(per.config.as_ref().map(|_| false)).or(slot.disabled);
                 if let Some(c) = &per.config {
-                    slot.configs.push(compile(c)?);
+                    slot.configs.push(compile(c, &self.runtime)?);
                 }
             }
             slots.push((slot.disabled.is_some() || !slot.configs.is_empty()).then_some(slot));
@@ -173,9 +181,9 @@ impl Chain {
     }
 }
 
-fn compile(c: &PerFilterConfig) -> Result<Override, ConfigError> {
+fn compile(c: &PerFilterConfig, runtime: &Runtime) -> Result<Override, ConfigError> {
     Ok(match c {
-        PerFilterConfig::Cors(c) => Override::Cors(c.clone()),
+        PerFilterConfig::Cors(c) => Override::Cors(Arc::new(Policy::new(c, runtime))),
         PerFilterConfig::HeaderMutation(m) => Override::HeaderMutation(Mutating::new(m)?),
         PerFilterConfig::Buffer(max) => Override::Buffer(*max),
     })
@@ -212,6 +220,8 @@ impl Filter {
                 for o in mutations(&route, i) {
                     mutate_request(o, &mut ctx);
                 }
+                let all = std::iter::once(m).chain(mutations(&route, i));
+                let body = trailers::wrap(&ctx, body, all.map(|m| &m.request_trailers));
                 Flow::Continue(ctx, body)
             }
             Kind::HealthCheck(h) => h.request(ctx, body),
@@ -245,8 +255,8 @@ impl Filter {
                 for o in mutations(&ctx.route, i) {
                     o.response.apply_response(ctx, head);
                 }
-                let _ = &m.response_trailers;
-                body
+                let all = std::iter::once(m).chain(mutations(&ctx.route, i));
+                trailers::wrap(ctx, body, all.map(|m| &m.response_trailers))
             }
             Kind::GrpcWeb => grpc_web::response(ctx, head, body),
             Kind::GrpcStats(g) => g.response(ctx, head, body),
@@ -308,20 +318,17 @@ fn mutate_query(list: &[config::QueryMutation], ctx: &mut StreamCtx) {
     ctx.request.path = if pairs.is_empty() { path } else { format!("{path}?{}", pairs.join("&")) };
 }
 
-fn cors_policy(ctx: &StreamCtx, i: usize) -> Option<Arc<config::Cors>> {
+fn cors_policy(ctx: &StreamCtx, i: usize) -> Option<Arc<Policy>> {
     let from_slot = slots(ctx, i).rev().find_map(|s| {
-        s.configs
-            .iter()
-            .rev()
-            .find_map(|o| if let Override::Cors(c) = o { Some(Arc::new((**c).clone())) } else { None })
+        s.configs.iter().rev().find_map(|o| if let Override::Cors(c) = o { Some(c.clone()) } else { None })
     });
     from_slot.or_else(|| {
         let m = ctx.route.as_ref()?;
         let route = match &m.entry.kind {
-            super::route::Kind::Forward(f) => f.config.cors.as_ref(),
+            super::route::Kind::Forward(f) => f.cors.as_ref(),
             _ => None,
         };
-        route.or(m.entry.vhost.config.cors.as_ref()).map(|c| Arc::new(c.clone()))
+        route.or(m.entry.vhost.cors.as_ref()).cloned()
     })
 }
 

@@ -124,6 +124,17 @@ impl H1Conn {
         (self.wire_sent, self.rbuf.total) = (0, 0);
     }
 
+    /// Begins a tunnel: no head goes out and none is awaited.
+    pub fn start_tunnel(&mut self, body: Body) {
+        self.upload_done = false;
+        self.upload = body;
+        self.upload_framing = Framing::UntilClose;
+        self.download = Some(Decoder::UntilClose);
+        self.reusable = false;
+        self.served += 1;
+        (self.wire_sent, self.rbuf.total) = (0, 0);
+    }
+
     /// The response's head. The upload goes on meanwhile, and afterwards as the body is polled.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, ExchangeError>> {
         loop {

@@ -18,6 +18,7 @@ use super::super::body::{Body, BodyError, Frame};
 use super::super::head::{RequestHead, ResponseHead};
 use super::super::names::{HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION};
 use super::io::{self, Gathered, Io};
+use super::keepalive::Keepalive;
 use super::{Upload, body_error};
 use crate::cluster::Cluster;
 use crate::stream_info::{PeerAddr, Protocol, TlsInfo};
@@ -164,6 +165,7 @@ async fn run(
     let idle = common.idle_timeout;
     // Coarse on purpose: one timer per connection, looked at a few times per idle period.
     let step = idle.unwrap_or(Duration::from_secs(3600)).clamp(Duration::from_millis(100), Duration::from_secs(60));
+    let mut keepalive = Keepalive::new(guard.cluster().config.http2.keepalive.as_ref(), connection.ping_pong());
     let mut quiet = Duration::ZERO;
     let mut served = 0;
     let mut ends =
@@ -172,6 +174,10 @@ async fn run(
         let slept = ends.map_or(step, |at| at.saturating_duration_since(Instant::now()).min(step));
         tokio::select! {
             end = poll_fn(|cx| {
+                if keepalive.as_mut().is_some_and(|k| k.poll_dead(cx).is_ready()) {
+                    // Nobody will answer what waits here.
+                    return Poll::Ready(Err(h2::Reason::CANCEL.into()));
+                }
                 let end = connection.poll_unpin(cx);
                 match out.poll_flush(cx) {
                     Poll::Ready(Err(_)) => Poll::Ready(Err(h2::Reason::CONNECT_ERROR.into())),

@@ -4,6 +4,7 @@ pub mod client;
 mod frames;
 mod guard;
 mod io;
+mod keepalive;
 pub mod server;
 
 use std::task::{Context, Poll, ready};

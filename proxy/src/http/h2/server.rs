@@ -17,6 +17,7 @@ use super::super::headers::join_repeated;
 use super::super::limits::{Clock, Shared};
 use super::guard::{Breach, Guard};
 use super::io::{self, Gathered, Io};
+use super::keepalive::Keepalive;
 use super::{Upload, body_error, client};
 use crate::config::{HttpConnectionManager, UnderscoresAction};
 use crate::stream_info::Protocol;
@@ -99,10 +100,14 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Strea
     if draining {
         connection.graceful_shutdown();
     }
+    let mut keepalive = Keepalive::new(config.http2.keepalive.as_ref(), connection.ping_pong());
     let active = Arc::new(());
     let mut requests = 0u64;
     loop {
         let event = poll_fn(|cx| {
+            if keepalive.as_mut().is_some_and(|k| k.poll_dead(cx).is_ready()) {
+                return Poll::Ready(Event::Dead);
+            }
             if let Poll::Ready(accepted) = connection.poll_accept(cx) {
                 if !matches!(accepted, Some(Ok(_))) {
                     // The last words, GOAWAY as a rule.
@@ -157,6 +162,10 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Strea
                 }
                 return Ended::ByUs;
             }
+            Event::Dead => {
+                conn.manager.stats.http2_keepalive_timeout.inc();
+                return Ended::Quietly;
+            }
             Event::Accepted(None) | Event::DrainEnd => return Ended::Quietly,
             Event::Age => {
                 conn.manager.stats.downstream_cx_max_duration_reached.inc();
@@ -186,6 +195,8 @@ enum Event {
     Accepted(Accepted),
     /// The transport failed, or the client is left for what it did.
     Broken(std::io::Error),
+    /// A PING was not answered.
+    Dead,
     Drain,
     DrainEnd,
     Idle,

@@ -8,7 +8,7 @@ use super::table::{Level, value};
 use crate::app::Parts;
 use crate::cluster::{Cluster, ClusterHandle, lb};
 use crate::config::{self, ClusterSpecifier, ConfigError, HostRewrite, PathMatch, PathRewrite, RedirectPath};
-use crate::http::filter::{Chain, Overrides};
+use crate::http::filter::{Chain, Overrides, Policy};
 use crate::http::head::Scheme;
 use crate::http::headers::Format;
 use crate::http::mirror::Mirror;
@@ -60,6 +60,8 @@ pub struct Forward {
     pub clusters: Arc<crate::cluster::Clusters>,
     /// Mirrors in force, unless the cluster has its own.
     pub mirrors: Vec<Mirror>,
+    /// The deprecated `cors` field, compiled.
+    pub cors: Option<Arc<Policy>>,
     target: Option<Target>,
     choices: Vec<Choice>,
     total: u64,
@@ -108,6 +110,7 @@ impl Forward {
             clusters: parts.clusters.clone(),
             mirrors: Mirror::compile(mirrors.map_or(&[][..], |list| list), parts)?,
             total: choices.iter().map(|c: &Choice| c.weight).sum(),
+            cors: action.cors.as_ref().map(|c| Arc::new(Policy::new(c, &parts.runtime))),
             config: action.clone(),
             target,
             choices,
@@ -151,6 +154,13 @@ impl Forward {
             Some(i) => self.choices.get(i).map(|c| &c.target),
             None => self.target.as_ref(),
         }
+    }
+
+    /// Whether this route takes a CONNECT apart: what the client sends goes on as it is, over TCP.
+    pub fn terminates(&self, request: &crate::http::RequestHead) -> bool {
+        request.method == http::Method::CONNECT
+            && request.upgrade.is_none()
+            && self.config.upgrades.iter().any(|u| u.terminate_connect && u.enabled && u.upgrade_type == "connect")
     }
 
     /// Rewrites path and host of a request that this route forwards.

@@ -15,7 +15,6 @@ pub(super) fn matches(m: &RouteMatch, ctx: &StreamCtx, path: &str) -> bool {
         && (!m.grpc || ctx.request.headers.get(header::CONTENT_TYPE).is_some_and(|v| is_grpc_type(v.as_bytes())))
         && m.tls.is_none_or(|t| tls_matches(t, ctx))
         && m.dynamic_metadata.iter().all(|d| metadata_matches(d, ctx))
-        && m.runtime_fraction.as_ref().is_none_or(|f| f.default.admits(ctx.random))
 }
 
 fn path_matches(m: &RouteMatch, ctx: &StreamCtx, path: &str) -> bool {

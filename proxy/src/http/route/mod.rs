@@ -2,12 +2,14 @@
 
 mod action;
 mod matcher;
+mod stats;
 mod table;
 
 pub(crate) use table::value as header_value;
 
 pub use action::{Forward, Redirect, Target};
 pub(crate) use matcher::{header_matches, values_match};
+pub use stats::{RouteStats, VirtualCluster, VirtualClusters};
 pub use table::{Entry, Found, Kind, RouteTable, VirtualHost};
 
 use std::sync::Arc;

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 use super::action::{Forward, Redirect};
+use super::stats::{RouteStats, VirtualCluster, VirtualClusters};
 use super::{Matched, matcher};
 use crate::app::Parts;
 use crate::config::{self, ConfigError, RequireTls, RouteKind};
-use crate::http::filter::{Chain, Overrides};
+use crate::http::filter::{Chain, Overrides, Policy};
 use crate::http::headers::Mutations;
 use crate::http::manager::split_port;
 use crate::http::stream::StreamCtx;
+use crate::runtime::Fraction;
 
 /// Header mutations of one level.
 pub struct Level {
@@ -44,6 +46,16 @@ pub struct VirtualHost {
     pub root: Arc<Level>,
     /// Order of levels.
     pub most_specific_wins: bool,
+    virtual_clusters: Option<VirtualClusters>,
+    /// The deprecated `cors` field, compiled.
+    pub cors: Option<Arc<Policy>>,
+}
+
+impl VirtualHost {
+    /// The virtual cluster of a request; `None`: this host has none.
+    pub fn virtual_cluster(&self, ctx: &StreamCtx) -> Option<Arc<VirtualCluster>> {
+        self.virtual_clusters.as_ref().map(|v| v.of(ctx))
+    }
 }
 
 /// A compiled route.
@@ -64,6 +76,10 @@ pub struct Entry {
     pub body_limit: Option<u64>,
     /// Metadata.
     pub metadata: config::Metadata,
+    /// `stat_prefix`.
+    pub stats: Option<RouteStats>,
+    /// `runtime_fraction`.
+    fraction: Option<Fraction>,
 }
 
 /// What a route does.
@@ -186,7 +202,9 @@ impl RouteTable {
         }
         let path = ctx.request.path_only();
         let path = if self.ignore_parameters { path.split(';').next().unwrap_or(path) } else { path };
-        match host.routes.iter().find(|r| matcher::matches(&r.matches, ctx, path)) {
+        match host.routes.iter().find(|r| {
+            matcher::matches(&r.matches, ctx, path) && r.fraction.as_ref().is_none_or(|f| f.admits(ctx.random))
+        }) {
             Some(entry) => {
                 let choice = match &entry.kind {
                     Kind::Forward(f) => f.choose(ctx),
@@ -206,7 +224,10 @@ fn compile_host(
     chain: &Chain,
     parts: &Parts,
 ) -> Result<Host, ConfigError> {
+    let scope = parts.stats.root().tagged("vhost", "envoy.virtual_host", &vhost.name);
     let shared = Arc::new(VirtualHost {
+        virtual_clusters: VirtualClusters::new(&vhost.virtual_clusters, &scope),
+        cors: vhost.cors.as_ref().map(|c| Arc::new(Policy::new(c, &parts.runtime))),
         name: vhost.name.as_str().into(),
         level: Level::new(&vhost.headers)?,
         root: root.clone(),
@@ -231,6 +252,9 @@ fn compile_host(
             overrides: chain.overrides(&[&config.per_filter, &vhost.per_filter, &route.per_filter]).map_err(at)?,
             body_limit: route.request_body_buffer_limit.or(vhost.request_body_buffer_limit),
             metadata: route.metadata.clone(),
+            stats: (!route.stat_prefix.is_empty())
+                .then(|| RouteStats::new(&scope.tagged("route", "envoy.route", &route.stat_prefix))),
+            fraction: route.matches.runtime_fraction.as_ref().map(|f| parts.runtime.fraction(f)),
         }));
     }
     Ok(Host { shared, routes })

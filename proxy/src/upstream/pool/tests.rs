@@ -87,7 +87,7 @@ fn head() -> RequestHead {
 
 /// One request, given up after a random time. Whether it was answered in full.
 async fn request(cluster: &Arc<Cluster>, host: &Arc<Host>, random: u64) -> bool {
-    let via = Via { cluster, host, worker: 0, high: false, downstream: random % 3 };
+    let via = Via { cluster, host, worker: 0, high: false, downstream: random % 3, tunnel: false };
     let whole = async {
         let mut info = StreamInfo::new(Arc::new(crate::access_log::fixture::conn()), 1, Some(Protocol::Http11));
         let (checkout, _permit) = attempt::connect(&via, &head(), &mut info).await.ok()?;
