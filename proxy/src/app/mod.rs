@@ -285,7 +285,7 @@ async fn supervise(built: &Built, drain: &Drain, options: &Options) -> anyhow::R
         }
     };
     let watching = tokio::spawn(tls::watch_secrets(built.parts.secrets.clone()));
-    let mut sweep = built.parts.clusters.sweep_outliers();
+    let mut sweep = built.parts.clusters.sweep();
     // Envoy's `stats_flush_interval`: the interval view of histograms.
     let mut flush = tokio::time::interval(Duration::from_secs(5));
     loop {
@@ -301,7 +301,7 @@ async fn supervise(built: &Built, drain: &Drain, options: &Options) -> anyhow::R
                 }
                 obey(built, drain, command);
             }
-            () = tokio::time::sleep_until(sweep) => sweep = built.parts.clusters.sweep_outliers(),
+            () = tokio::time::sleep_until(sweep) => sweep = built.parts.clusters.sweep(),
         }
     }
     tracing::info!("caught a signal; draining");

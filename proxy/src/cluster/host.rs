@@ -68,13 +68,22 @@ impl Host {
             return None;
         }
         Some(Host {
+            locality_weight: group.weight,
+            priority: group.priority,
+            ..Host::at_address(endpoint, place, workers)
+        })
+    }
+
+    /// A host of an endpoint whose address is one, of the highest priority.
+    pub(super) fn at_address(endpoint: &config::Endpoint, place: &Arc<config::Locality>, workers: usize) -> Host {
+        Host {
             address: endpoint.address.clone(),
             additional_addresses: endpoint.additional_addresses.clone(),
             hostname: endpoint.hostname.as_str().into(),
             weight: endpoint.weight.max(1),
             locality: place.clone(),
-            locality_weight: group.weight,
-            priority: group.priority,
+            locality_weight: None,
+            priority: 0,
             metadata: Arc::new(endpoint.metadata.clone()),
             told: endpoint.health,
             outlier: outlier::HostState::default(),
@@ -90,7 +99,7 @@ impl Host {
             pools: (0..workers).map(|_| Mutex::new(HostPool::default())).collect(),
             generation: AtomicU32::new(0),
             removed: AtomicBool::new(false),
-        })
+        }
     }
 
     /// What makes it the same host in another assignment.

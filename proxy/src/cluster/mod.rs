@@ -9,6 +9,7 @@ pub mod dns;
 pub(crate) mod fixture;
 mod host;
 pub mod lb;
+mod original_dst;
 pub mod outlier;
 mod stats;
 mod transport;
@@ -16,7 +17,7 @@ mod transport;
 pub use breaker::{Breaker, Permit, Resource};
 pub use host::{Host, HostSet, HostSetSettings, Level, LocalityHosts};
 pub use stats::ClusterStats;
-pub use transport::{Transport, Transports};
+pub use transport::{Proxied, Transport, Transports};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 
+use self::original_dst::OriginalDst;
 use crate::app::Parts;
 use crate::config::{self, ConfigError};
 use crate::http::mirror::Mirror;
@@ -60,6 +62,8 @@ pub struct Cluster {
     /// Present where outlier detection is configured.
     outlier: Option<outlier::Stats>,
     next_sweep: Mutex<tokio::time::Instant>,
+    /// Present where the destination is the host.
+    original_dst: Option<OriginalDst>,
 }
 
 /// Why a request is not sent to a cluster though it could be.
@@ -103,6 +107,7 @@ impl Cluster {
                 key: format!("upstream.maintenance_mode.{}", config.name),
                 denominator: 100,
             }),
+            original_dst: OriginalDst::new(&config)?,
             outlier: config.outlier.as_ref().map(|_| outlier::Stats::new(&scope)),
             next_sweep: Mutex::new(
                 tokio::time::Instant::now() + config.outlier.as_ref().map_or(MIN_SWEEP, |o| o.interval),
@@ -170,10 +175,7 @@ impl Cluster {
         if kept < known.len() {
             let stay: std::collections::HashSet<_> = set.all().map(|h| Arc::as_ptr(h) as usize).collect();
             let gone: Vec<_> = known.values().filter(|h| !stay.contains(&(Arc::as_ptr(h) as usize))).collect();
-            if let Some(stats) = &self.outlier {
-                stats.returned(gone.iter().filter(|h| h.outlier.is_ejected()).count());
-            }
-            gone.iter().for_each(|h| h.remove());
+            self.let_go(gone.into_iter());
         }
         let changed = kept < known.len() || kept < set.counts().0;
         self.publish(set);
@@ -266,6 +268,25 @@ impl Cluster {
         self.epoch.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Hosts that are no longer part of the cluster.
+    fn let_go<'a>(&self, gone: impl Iterator<Item = &'a Arc<Host>> + Clone) {
+        if let Some(stats) = &self.outlier {
+            stats.returned(gone.clone().filter(|h| h.outlier.is_ejected()).count());
+        }
+        gone.for_each(|h| h.remove());
+    }
+
+    /// Publishes hosts that are all of one priority. The caller holds the lock of publishers.
+    fn publish_hosts(&self, hosts: Vec<Arc<Host>>) {
+        let settings = HostSetSettings {
+            overprovisioning: self.config.assignment.overprovisioning_factor,
+            panic_threshold: self.config.lb_common.panic_threshold,
+            by_locality: false,
+        };
+        self.publish(HostSet::new(vec![hosts], settings, self.next_epoch()));
+        self.stats.membership_change.inc();
+    }
+
     fn publish(&self, set: HostSet) {
         let (total, healthy, degraded) = set.counts();
         self.hosts.store(Arc::new(set));
@@ -279,6 +300,9 @@ impl Cluster {
 
     /// Picks a host for worker `worker`, or none where no host is usable.
     pub fn pick(&self, worker: usize, request: &lb::Request<'_>) -> Option<Arc<Host>> {
+        if let Some(original) = &self.original_dst {
+            return Some(self.host_at(original, request.destination?));
+        }
         let set = self.hosts.load();
         let mut state = self.lb[worker].lock();
         lb::pick(&self.config.lb, &set, &mut state, request, &self.stats)
@@ -333,10 +357,11 @@ impl Clusters {
         self.handle(&cluster.name).current.store(Some(cluster));
     }
 
-    /// Sweeps every cluster's outliers that is due, and says when to call again.
-    pub fn sweep_outliers(&self) -> tokio::time::Instant {
+    /// Sweeps every cluster's outliers and unused hosts that are due, and says when to call again.
+    pub fn sweep(&self) -> tokio::time::Instant {
         let idle = tokio::time::Instant::now() + std::time::Duration::from_secs(1);
-        self.all().iter().filter_map(|c| c.sweep_outliers()).min().unwrap_or(idle).min(idle)
+        let due = |c: &Arc<Cluster>| c.sweep_outliers().into_iter().chain(c.sweep_original_dst()).min();
+        self.all().iter().filter_map(due).min().unwrap_or(idle).min(idle)
     }
 
     /// Every cluster there is, by name.

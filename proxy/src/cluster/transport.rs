@@ -15,6 +15,22 @@ pub enum Transport {
     Plain,
     /// TLS.
     Tls(Arc<ClientTls>),
+    /// A PROXY protocol header, and then another transport.
+    Proxied(Box<Proxied>),
+}
+
+/// What a connection begins with before its transport proper. **Source**: `ProxyProtocolUpstreamTransport`.
+pub struct Proxied {
+    /// 1 or 2.
+    pub version: u8,
+    /// TLV types taken over from the downstream connection; `None`: none, empty: all.
+    pub pass_through: Option<Vec<u8>>,
+    /// TLVs always sent.
+    pub added: Vec<(u8, Vec<u8>)>,
+    /// What follows.
+    pub inner: Transport,
+    /// `upstream_proxy_protocol.v2_tlvs_exceed_max_length`
+    pub tlvs_too_long: Counter,
 }
 
 impl Transport {
@@ -28,8 +44,14 @@ impl Transport {
                     ..e
                 })
             }
-            UpstreamTransport::ProxyProtocol { .. } => {
-                Err(ConfigError::at("transport_socket", "an upstream PROXY protocol header is not supported yet"))
+            UpstreamTransport::ProxyProtocol { version, pass_through_tlvs, added_tlvs, inner } => {
+                Ok(Transport::Proxied(Box::new(Proxied {
+                    version: *version,
+                    pass_through: pass_through_tlvs.clone(),
+                    added: added_tlvs.clone(),
+                    inner: Transport::new(inner, parts, scope)?,
+                    tlvs_too_long: scope.scope("upstream_proxy_protocol").counter("v2_tlvs_exceed_max_length"),
+                })))
             }
         }
     }
@@ -39,6 +61,7 @@ impl Transport {
 pub struct Transports {
     default: Transport,
     matches: Vec<(config::TransportMatch, Transport, Counter)>,
+    proxied: bool,
 }
 
 impl Transports {
@@ -52,7 +75,14 @@ impl Transports {
             let count = scope.scope("transport_socket_match").scope(&m.name).counter("total_match_count");
             matches.push((m.clone(), Transport::new(&m.transport, parts, scope)?, count));
         }
-        Ok(Transports { default: Transport::new(&c.transport, parts, scope)?, matches })
+        let default = Transport::new(&c.transport, parts, scope)?;
+        let proxied = matches.iter().map(|(_, t, _)| t).chain([&default]).any(|t| matches!(t, Transport::Proxied(_)));
+        Ok(Transports { default, matches, proxied })
+    }
+
+    /// Whether any of them tells the host of the client a connection is for.
+    pub fn tell_downstream(&self) -> bool {
+        self.proxied
     }
 
     /// The transport of a host: the first whose labels its `envoy.transport_socket_match` metadata holds.

@@ -3,7 +3,7 @@
 
 use super::{
     Bootstrap, Cluster, ConfigError, Discovery, FilterChain, HttpConnectionManager, HttpFilterKind, Listener,
-    NetworkFilterKind, RouteAction, RouteKind, TcpCluster, TcpProxy, UpstreamTransport,
+    NetworkFilterKind, RouteAction, RouteKind, TcpCluster, TcpProxy,
 };
 
 /// Every setting of `bootstrap` that would have no effect.
@@ -103,18 +103,9 @@ fn forward(f: &mut Found, at: &str, a: &RouteAction) {
 }
 
 fn cluster(f: &mut Found, at: &str, c: &Cluster) {
-    f.flag(matches!(c.discovery, Discovery::OriginalDst { .. }), at, "type");
     f.flag(matches!(c.discovery, Discovery::Eds(_)), at, "eds_cluster_config");
-    f.flag(c.tcp_keepalive.is_some(), at, "upstream_connection_options.tcp_keepalive");
-    f.flag(c.bind_address.is_some(), at, "upstream_bind_config");
-    f.flag(!c.socket_options.is_empty(), at, "upstream_bind_config.socket_options");
     f.flag(c.close_connections_on_host_health_failure, at, "close_connections_on_host_health_failure");
     f.flag(c.track_timeout_budgets, at, "track_cluster_stats.timeout_budgets");
     f.flag(c.track_request_response_sizes, at, "track_cluster_stats.request_response_sizes");
     f.flag(!c.hash_policy.is_empty(), at, "typed_extension_protocol_options.hash_policy");
-    let proxied = |t: &UpstreamTransport| matches!(t, UpstreamTransport::ProxyProtocol { .. });
-    f.flag(proxied(&c.transport), at, "transport_socket");
-    for (i, m) in c.transport_matches.iter().enumerate() {
-        f.flag(proxied(&m.transport), at, &format!("transport_socket_matches[{i}].transport_socket"));
-    }
 }

@@ -96,7 +96,8 @@ async fn send(
     worker: usize,
     random: u64,
 ) {
-    let Some(host) = cluster.pick(worker, &lb::Request { random, ..lb::Request::default() }) else {
+    let destination = cluster.destination(Some(&head.headers), &info.conn);
+    let Some(host) = cluster.pick(worker, &lb::Request { random, destination, ..lb::Request::default() }) else {
         cluster.stats.upstream_cx_none_healthy.inc();
         return;
     };

@@ -90,7 +90,9 @@ impl Attempts<'_> {
             return Err(InitFailure::ResourceLimit);
         };
         let random = lb::mix(facts.stream_id ^ u64::from(facts.upstream.attempts));
-        let Some(host) = cluster.pick(self.worker, &lb::Request { random, ..lb::Request::default() }) else {
+        let destination = cluster.destination(None, &facts.conn);
+        let Some(host) = cluster.pick(self.worker, &lb::Request { random, destination, ..lb::Request::default() })
+        else {
             cluster.stats.upstream_cx_none_healthy.inc();
             facts.flags.set(ResponseFlags::NO_HEALTHY_UPSTREAM);
             return Err(InitFailure::NoHealthyUpstream);
@@ -105,7 +107,9 @@ impl Attempts<'_> {
         chosen(facts, &host);
         let open = Open::new(cluster, &host, connection);
         facts.times.upstream_connect_start.get_or_insert_with(Instant::now);
-        match connector::connect(cluster, &host, &connector::Options::default()).await {
+        let downstream = facts.conn.clone();
+        let options = connector::Options { downstream: Some(&downstream), ..connector::Options::default() };
+        match connector::connect(cluster, &host, &options).await {
             Ok(stream) => {
                 cluster.observe(&host, outlier::Outcome::Status(200));
                 drop(pending);
@@ -122,7 +126,9 @@ impl Attempts<'_> {
                 Ok(Some(Upstream { stream, cluster: cluster.clone(), _open: open, _books: books }))
             }
             Err(error) => {
-                cluster.observe(&host, outlier::Outcome::LocalFailure);
+                let timed_out = matches!(error, PoolError::Connect { timeout: true, .. });
+                let outcome = if timed_out { outlier::Outcome::Timeout } else { outlier::Outcome::LocalFailure };
+                cluster.observe(&host, outcome);
                 stats.upstream_cx_destroy_remote.inc();
                 stats.upstream_rq_pending_failure_eject.inc();
                 facts.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);

@@ -127,9 +127,16 @@ pub async fn connect(via: &Via<'_>, head: &RequestHead, info: &mut StreamInfo) -
         UpstreamProtocol::Http2 | UpstreamProtocol::Auto => true,
         UpstreamProtocol::Downstream => head.protocol == Protocol::Http2,
     };
+    let conn = info.conn.clone();
     let alpn_decides = protocol == UpstreamProtocol::Auto && !via.tunnel;
-    let connect = connector::Options { sni, san, alpn_decides, h2: (!via.tunnel).then_some(h2) };
-    let downstream = via.cluster.config.pool_per_downstream.then_some(via.downstream);
+    let connect =
+        connector::Options { sni, san, alpn_decides, h2: (!via.tunnel).then_some(h2), downstream: Some(&conn) };
+    let downstream = if via.cluster.config.pool_per_downstream {
+        Some(via.downstream)
+    } else {
+        // What a connection begins with is said once, for all that it carries.
+        via.cluster.transports.tell_downstream().then(|| pool::told(&conn))
+    };
     let ask = Ask {
         cluster: via.cluster,
         host: via.host,

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::PoolError;
+use tokio::io::AsyncWriteExt;
+
+use super::{PoolError, proxy_header, socket};
 use crate::cluster::{Cluster, Host, Transport};
-use crate::config::Address;
+use crate::stream_info::ConnInfo;
 use crate::transport::Stream;
 use crate::transport::tls::ConnectOptions;
 
@@ -25,6 +27,8 @@ pub struct Options<'a> {
     pub alpn_decides: bool,
     /// The codec above speaks HTTP/2; `None`: it is not HTTP.
     pub h2: Option<bool>,
+    /// The connection on whose behalf it is made, for a PROXY protocol header.
+    pub downstream: Option<&'a ConnInfo>,
 }
 
 /// Connects.
@@ -59,8 +63,15 @@ fn describe(e: &std::io::Error) -> String {
 }
 
 async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<Stream, String> {
-    let stream = socket(host).await.map_err(|e| describe(&e))?;
-    let Transport::Tls(tls) = cluster.transports.of(&host.metadata) else { return Ok(stream) };
+    let mut stream = socket::connect(cluster, &host.address).await.map_err(|e| describe(&e))?;
+    let mut transport = cluster.transports.of(&host.metadata);
+    while let Transport::Proxied(proxied) = transport {
+        let header = proxy_header::header(proxied, options.downstream, (stream.local_addr(), stream.peer_addr()));
+        stream.write_all(&header).await.map_err(|e| describe(&e))?;
+        cluster.stats.upstream_cx_tx_bytes_total.add(header.len() as u64);
+        transport = &proxied.inner;
+    }
+    let Transport::Tls(tls) = transport else { return Ok(stream) };
     let alpn = match (options.alpn_decides, options.h2) {
         (true, _) => ALPN_AUTO,
         (_, Some(true)) => ALPN_H2,
@@ -78,16 +89,4 @@ async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<S
     };
     let (stream, _) = tls.connect(stream, connect).await.map_err(|e| e.reason.into_owned())?;
     Ok(stream)
-}
-
-async fn socket(host: &Host) -> std::io::Result<Stream> {
-    match &host.address {
-        Address::Ip(a) => {
-            let s = tokio::net::TcpStream::connect(a).await?;
-            s.set_nodelay(true)?;
-            Ok(Stream::Tcp(s))
-        }
-        Address::Pipe { path, .. } => Ok(Stream::Unix(tokio::net::UnixStream::connect(path).await?)),
-        Address::Host { .. } => Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "unresolved host name")),
-    }
 }

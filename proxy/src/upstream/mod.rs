@@ -3,6 +3,8 @@
 pub mod attempt;
 pub mod connector;
 pub mod pool;
+mod proxy_header;
+mod socket;
 
 use std::borrow::Cow;
 

@@ -22,6 +22,8 @@ pub struct Request<'a> {
     pub avoid_attempts: u32,
     /// Priorities that other attempts went to already; those that are left share the traffic, or all where none is.
     pub avoid_levels: &'a [u32],
+    /// The host itself, where the cluster leaves the choice to the request (ORIGINAL_DST).
+    pub destination: Option<std::net::SocketAddr>,
 }
 
 /// A balancer's memory, one per worker and cluster.

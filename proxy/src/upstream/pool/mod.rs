@@ -32,6 +32,7 @@ use super::{PoolError, connector};
 use crate::cluster::{Cluster, Host, Permit, Resource};
 use crate::http::h1::client::H1Conn;
 use crate::http::h2::client::{H2Handle, H2Slot};
+use crate::stream_info::ConnInfo;
 use guard::{Place, Turn};
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -171,10 +172,16 @@ pub struct Ask<'a> {
     pub connect: &'a connector::Options<'a>,
 }
 
+/// Seeded at random: whoever chooses names must not be able to make two of them meet.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// What a PROXY protocol header says of a client, as a part of a key.
+pub fn told(conn: &ConnInfo) -> u64 {
+    HASHER.hash_one((&conn.remote, &conn.local, &conn.proxy_tlvs))
+}
+
 /// The key of requests for connections under `name` (server name or name to be verified) and of one client connection.
 pub fn key(name: Option<&str>, downstream: Option<u64>) -> u64 {
-    /// Seeded at random: whoever chooses names must not be able to make two of them meet.
-    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     match (name, downstream) {
         (None, None) => 0,
         which => HASHER.hash_one(which).max(1),
