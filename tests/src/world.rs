@@ -135,7 +135,8 @@ impl World {
             let number = Regex::new(&format!(r"(\b|_){port}\b"))?;
             text = number.replace_all(&text, format!("${{1}}{{{{{key}}}}}").as_str()).into_owned();
         }
-        const VOLATILE: [(&str, &str); 5] = [
+        const VOLATILE: [(&str, &str); 6] = [
+            (r"(PROXY TCP[46] [^ ]+ [^ ]+) \d+ ", "$1 <port> "),
             (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "<uuid>"),
             (r"(?im)^(\s*(?:x-envoy-upstream-service-time|x-envoy-expected-rq-timeout-ms): )\d+$", "${1}<ms>"),
             (r"(\b\d+\.\d+\.\d+\.\d+):[1-9]\d{3,4}\b", "$1:<port>"),

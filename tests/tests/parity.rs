@@ -20,6 +20,8 @@ mod http1;
 mod l4;
 #[path = "parity/network.rs"]
 mod network;
+#[path = "parity/origin.rs"]
+mod origin;
 #[path = "parity/paths.rs"]
 mod paths;
 #[path = "parity/resilience.rs"]

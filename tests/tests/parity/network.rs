@@ -227,11 +227,3 @@ fn json_logs() -> Result<()> {
         .step("or-filter", get("combined", "/x", &[]));
     run(&group)
 }
-
-#[test]
-fn proxy_protocol_upstream() -> Result<()> {
-    let config = Config::new()
-        .cluster("tcp-pp", "transport_socket: {name: p, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, config: {version: V1}, transport_socket: {name: raw, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}")
-        .listener("pp-out", &chain(&tcp("pp-out", "cluster: tcp-pp")));
-    run(&Group::new("proxy-out", config).step("v1", talk("pp-out", &[b"hello"])))
-}
