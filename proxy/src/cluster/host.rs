@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::outlier;
@@ -14,8 +15,6 @@ use crate::upstream::pool::HostPool;
 pub struct Host {
     /// Where it is reached.
     pub address: config::Address,
-    /// More addresses of it.
-    pub additional_addresses: Vec<config::Address>,
     /// Name; empty: none.
     pub hostname: Arc<str>,
     /// Weight, at least 1.
@@ -50,6 +49,8 @@ pub struct Host {
     pub rq_success: AtomicU64,
     /// Requests that timed out.
     pub rq_timeout: AtomicU64,
+    /// More addresses of it. They may change while it stays what it is.
+    additional_addresses: ArcSwap<Vec<config::Address>>,
     pools: Vec<Mutex<HostPool>>,
     /// Connections opened in an earlier one are not used for further requests.
     generation: AtomicU32,
@@ -78,7 +79,7 @@ impl Host {
     pub(super) fn at_address(endpoint: &config::Endpoint, place: &Arc<config::Locality>, workers: usize) -> Host {
         Host {
             address: endpoint.address.clone(),
-            additional_addresses: endpoint.additional_addresses.clone(),
+            additional_addresses: ArcSwap::from_pointee(endpoint.additional_addresses.clone()),
             hostname: endpoint.hostname.as_str().into(),
             weight: endpoint.weight.max(1),
             locality: place.clone(),
@@ -112,13 +113,25 @@ impl Host {
     /// Whether nothing that a set depends on differs.
     pub fn same_config(&self, other: &Host) -> bool {
         self.address == other.address
-            && self.additional_addresses == other.additional_addresses
             && self.weight == other.weight
             && self.priority == other.priority
             && self.locality == other.locality
             && self.locality_weight == other.locality_weight
             && self.metadata == other.metadata
             && self.told == other.told
+    }
+
+    /// More addresses of it, for connections to come.
+    pub fn additional_addresses(&self) -> Arc<Vec<config::Address>> {
+        self.additional_addresses.load_full()
+    }
+
+    /// Takes over what may change of a host that stays: the addresses of `fresh`.
+    pub fn update(&self, fresh: &Host) {
+        let new = fresh.additional_addresses();
+        if *self.additional_addresses.load_full() != *new {
+            self.additional_addresses.store(new);
+        }
     }
 
     /// The pool of a worker.

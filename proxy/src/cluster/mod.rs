@@ -12,11 +12,13 @@ pub mod lb;
 mod original_dst;
 pub mod outlier;
 mod stats;
+mod tracked;
 mod transport;
 
 pub use breaker::{Breaker, Permit, Resource};
 pub use host::{Host, HostSet, HostSetSettings, Level, LocalityHosts};
 pub use stats::ClusterStats;
+pub use tracked::Tracked;
 pub use transport::{Proxied, Transport, Transports};
 
 use std::collections::HashMap;
@@ -52,6 +54,8 @@ pub struct Cluster {
     lb: Vec<Mutex<lb::State>>,
     epoch: AtomicU64,
     started: tokio::time::Instant,
+    /// Histograms that `track_cluster_stats` asks for.
+    pub tracked: Option<Tracked>,
     /// `HttpProtocolOptions.retry_policy`, for routes that have none.
     pub retry_policy: Option<Arc<config::RetryPolicy>>,
     /// `HttpProtocolOptions.request_mirror_policies`, in place of the route's.
@@ -100,6 +104,7 @@ impl Cluster {
             epoch: AtomicU64::new(0),
             started: tokio::time::Instant::now(),
             retry_policy: config.retry_policy.clone().map(Arc::new),
+            tracked: Tracked::new(&config, &scope),
             mirrors: Mirror::compile(&config.mirrors, parts)?,
             drop: AtomicU32::new(0),
             maintenance: parts.runtime.fraction(&config::RuntimeFraction {
@@ -159,6 +164,7 @@ impl Cluster {
                 let host = match known.get(&fresh.key()) {
                     Some(h) if h.same_config(&fresh) => {
                         kept += 1;
+                        h.update(&fresh);
                         h.clone()
                     }
                     _ => Arc::new(fresh),

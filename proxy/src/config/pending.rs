@@ -105,7 +105,5 @@ fn forward(f: &mut Found, at: &str, a: &RouteAction) {
 fn cluster(f: &mut Found, at: &str, c: &Cluster) {
     f.flag(matches!(c.discovery, Discovery::Eds(_)), at, "eds_cluster_config");
     f.flag(c.close_connections_on_host_health_failure, at, "close_connections_on_host_health_failure");
-    f.flag(c.track_timeout_budgets, at, "track_cluster_stats.timeout_budgets");
-    f.flag(c.track_request_response_sizes, at, "track_cluster_stats.request_response_sizes");
     f.flag(!c.hash_policy.is_empty(), at, "typed_extension_protocol_options.hash_policy");
 }

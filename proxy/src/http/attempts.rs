@@ -104,6 +104,9 @@ pub(super) async fn run(ctx: &mut StreamCtx, fw: &mut Forwarding<'_>, first: Bod
 
 /// Counts a response, and says whether another attempt is to follow it.
 fn again_after_response(ctx: &mut StreamCtx, fw: &mut Forwarding<'_>, host: &Arc<Host>, head: &ResponseHead) -> bool {
+    if let Some(t) = &fw.cluster.tracked {
+        t.response_head(&head.headers);
+    }
     let status = head.status.as_u16();
     let ok = !head.status.is_server_error();
     fw.cluster.observe(host, outlier::Outcome::Status(status));
@@ -117,6 +120,9 @@ fn again_after_response(ctx: &mut StreamCtx, fw: &mut Forwarding<'_>, host: &Arc
     };
     if retried {
         fw.cluster.stats.retried(status);
+        if let Some(t) = &fw.cluster.tracked {
+            t.bodies(fw.upload.bytes(), 0);
+        }
     }
     let count = if ok && !retried { &host.rq_success } else { &host.rq_error };
     count.fetch_add(1, Ordering::Relaxed);
@@ -164,6 +170,12 @@ async fn one(
     }
     if via.tunnel {
         return attempt::tunnel(checkout, body, &mut ctx.info);
+    }
+    if let Some(t) = &c.tracked {
+        let r = &ctx.request;
+        let host = r.authority.as_ref().map_or(0, |a| ":authority".len() + a.len());
+        let line = [":method".len() + r.method.as_str().len(), ":path".len() + r.path.len()];
+        t.request_head(&r.headers, &[host, line[0], line[1], ":scheme".len() + r.scheme.as_str().len()]);
     }
     let limits = Limits {
         per_try: fw.timeouts.per_try,
@@ -217,7 +229,9 @@ fn begin(ctx: &mut StreamCtx, fw: &Forwarding<'_>, host: &Arc<Host>) {
     up.attempts = fw.attempts;
     up.metadata = Some(host.metadata.clone());
     up.locality = Some(host.locality.clone());
-    ctx.books = Some(Books::new(&fw.cluster, host));
+    let mut books = Books::new(&fw.cluster, host);
+    books.timeouts = [fw.timeouts.route, fw.timeouts.per_try];
+    ctx.books = Some(books);
     if matches!(fw.forward.config.host_rewrite, HostRewrite::Auto)
         && !host.hostname.is_empty()
         && fw.attempts == 1

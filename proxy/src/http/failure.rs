@@ -122,6 +122,9 @@ pub(super) fn timed_out(mut ctx: Box<StreamCtx>, fw: &Forwarding<'_>, attempt: O
         b.host.rq_error.fetch_add(1, Ordering::Relaxed);
         fw.cluster.observe(&b.host, outlier::Outcome::Timeout);
     }
+    if let Some(t) = &fw.cluster.tracked {
+        t.request(fw.upload.finished_at().unwrap_or(ctx.info.start).elapsed(), fw.timeouts.route);
+    }
     ctx.info.bytes.received = fw.upload.bytes();
     ctx.info.flags.set(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
     let details = match attempt {

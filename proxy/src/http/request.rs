@@ -167,7 +167,7 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
         upload: progress,
     };
     let limits = ctx.limits.clone();
-    limits.of_route(f.config.idle_timeout, Timeouts::stream(&ctx, f));
+    limits.of_route(f.config.idle_timeout, Timeouts::stream(&mut ctx, f));
     limits.answer_within(fw.timeouts.route);
     ctx.choose_virtual_cluster();
     prepare_upstream(&mut ctx, &fw);

@@ -232,6 +232,11 @@ impl StreamCtx {
             && reason == EndReason::Complete
         {
             books.complete(self.internal);
+            if let Some(t) = &books.cluster.tracked {
+                let since = self.info.times.last_downstream_rx.unwrap_or(self.info.start);
+                t.request(now.duration_since(since), books.timeouts[0]);
+                t.bodies(self.info.bytes.received, self.info.bytes.sent);
+            }
         }
         if self.info.response_code != 0 {
             conn.manager.answered(self.info.response_code);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use super::local_reply;
 use super::route::Forward;
@@ -82,14 +82,18 @@ impl Timeouts {
         Timeouts { route, per_try, per_try_idle, alt_response, rewrite_grpc }
     }
 
-    /// The stream's own limit where the route honours `grpc-timeout` in its place (`grpc_timeout_header_max`).
-    pub fn stream(ctx: &StreamCtx, f: &Forward) -> Option<Option<Duration>> {
+    /// The limit of the whole stream: the route's, or the client's `grpc-timeout` where the route honours that
+    /// (`grpc_timeout_header_max`). The upstream is then told what became of it.
+    pub fn stream(ctx: &mut StreamCtx, f: &Forward) -> Option<Option<Duration>> {
         let c = &f.config;
         let Some((max, asked)) = c.grpc_timeout_header_max.zip(asked_by_grpc(&ctx.request.headers)) else {
             return c.max_stream_duration;
         };
         let bounded = max.filter(|m| !m.is_zero()).map_or(asked, |m| m.min(asked));
         let left = bounded.saturating_sub(c.grpc_timeout_header_offset.unwrap_or_default());
+        if let Ok(v) = HeaderValue::from_str(&to_grpc_timeout(left)) {
+            ctx.request.headers.insert("grpc-timeout", v);
+        }
         // The client's zero is over at once, which is not the zero of the configuration.
         Some(Some(left.max(Duration::from_millis(1))))
     }

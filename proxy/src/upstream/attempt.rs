@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::{Method, header};
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ pub struct Books {
     /// Host.
     pub host: Arc<Host>,
     started: Instant,
+    /// The request's timeout and the attempt's own, where the cluster tracks how much of them is used.
+    pub timeouts: [Option<Duration>; 2],
     /// Its place among the requests under way, once it has a connection.
     permit: Option<Permit>,
 }
@@ -34,7 +37,13 @@ impl Books {
     /// to accept is no better choice for the next one.
     pub fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
         host.active.fetch_add(1, Ordering::Relaxed);
-        Books { cluster: cluster.clone(), host: host.clone(), started: Instant::now(), permit: None }
+        Books {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            started: Instant::now(),
+            timeouts: [None; 2],
+            permit: None,
+        }
     }
 
     /// The request has its connection.
@@ -67,6 +76,9 @@ impl Drop for Books {
     fn drop(&mut self) {
         if self.permit.is_some() {
             self.cluster.stats.upstream_rq_active.dec();
+            if let Some(t) = &self.cluster.tracked {
+                t.attempt(self.started.elapsed(), self.timeouts[1]);
+            }
         }
         self.host.active.fetch_sub(1, Ordering::Relaxed);
     }

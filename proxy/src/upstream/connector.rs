@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{PoolError, proxy_header, socket};
+use super::{PoolError, happy, proxy_header, socket};
 use crate::cluster::{Cluster, Host, Transport};
+use crate::config::Address;
 use crate::stream_info::ConnInfo;
 use crate::transport::Stream;
 use crate::transport::tls::ConnectOptions;
@@ -63,7 +64,7 @@ fn describe(e: &std::io::Error) -> String {
 }
 
 async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<Stream, String> {
-    let mut stream = socket::connect(cluster, &host.address).await.map_err(|e| describe(&e))?;
+    let mut stream = transport(cluster, host).await.map_err(|e| describe(&e))?;
     let mut transport = cluster.transports.of(&host.metadata);
     while let Transport::Proxied(proxied) = transport {
         let header = proxy_header::header(proxied, options.downstream, (stream.local_addr(), stream.peer_addr()));
@@ -89,4 +90,17 @@ async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<S
     };
     let (stream, _) = tls.connect(stream, connect).await.map_err(|e| e.reason.into_owned())?;
     Ok(stream)
+}
+
+/// A socket to the first of the host's addresses that takes it.
+async fn transport(cluster: &Cluster, host: &Host) -> std::io::Result<Stream> {
+    let more = host.additional_addresses();
+    let Address::Ip(first) = &host.address else { return socket::connect(cluster, &host.address).await };
+    if more.is_empty() {
+        return socket::connect(cluster, &host.address).await;
+    }
+    let more = more.iter().filter_map(|a| if let Address::Ip(a) = a { Some(*a) } else { None });
+    let none = std::io::ErrorKind::AddrNotAvailable.into();
+    let attempt = |a| async move { socket::connect(cluster, &Address::Ip(a)).await };
+    Box::pin(happy::first(&happy::order(*first, more), none, attempt)).await
 }

@@ -2,6 +2,7 @@
 
 pub mod attempt;
 pub mod connector;
+pub mod happy;
 pub mod pool;
 mod proxy_header;
 mod socket;

@@ -187,6 +187,8 @@ fn failures() -> Result<()> {
                 - {match: {prefix: "/duration"}, route: {cluster: a, max_stream_duration: {max_stream_duration: 0.2s}}}
                 - {match: {prefix: "/grpc-timeout"}, route: {cluster: a, max_stream_duration: {grpc_timeout_header_max: 1s}}}
                 - {match: {prefix: "/dead"}, route: {cluster: dead}}
+                - {match: {prefix: "/two-addresses"}, route: {cluster: two-addresses}}
+                - {match: {prefix: "/bounded-grpc-timeout"}, route: {cluster: a, max_stream_duration: {grpc_timeout_header_max: 0.2s, grpc_timeout_header_offset: 0.05s}}}
                 - {match: {prefix: "/none"}, route: {cluster: none}}
                 - {match: {prefix: "/unhealthy"}, route: {cluster: unhealthy}}
                 - {match: {prefix: "/panic"}, route: {cluster: panic}}
@@ -197,6 +199,20 @@ fn failures() -> Result<()> {
         )
         .cluster("a", "")
         .cluster("dead", "")
+        .cluster_raw(
+            r#"
+            name: two-addresses
+            type: STATIC
+            connect_timeout: 2s
+            load_assignment:
+              cluster_name: two-addresses
+              endpoints:
+              - lb_endpoints:
+                - endpoint:
+                    address: {socket_address: {address: 127.0.0.1, port_value: {{upstream:dead}}}}
+                    additional_addresses: [{address: {socket_address: {address: 127.0.0.1, port_value: {{upstream:u}}}}}]
+            "#,
+        )
         .cluster_of("none", &[], "")
         .cluster_raw(
             r#"
@@ -246,6 +262,16 @@ fn failures() -> Result<()> {
                 b"x",
             ),
         )
+        .step(
+            "grpc-timeout-max",
+            h2(
+                "http",
+                "/bounded-grpc-timeout",
+                &[("content-type", "application/grpc"), ("grpc-timeout", "5S"), ("x-script", "200,delay=3000")],
+                b"x",
+            ),
+        )
+        .step("two-addresses", get("http", "/two-addresses", &[]))
         .step("connect-failure", get("http", "/dead", &[]))
         .step("connect-failure-h2", h2("http", "/dead", &[], b""))
         .step("connect-failure-grpc", h2("http", "/dead", &[("content-type", "application/grpc")], b"x"))

@@ -90,9 +90,13 @@ impl Targets {
         if self.logical {
             // Names often list their addresses in another order each time. The address in use stays while it is listed, so
             // that its connections do too. (Envoy takes the first for new connections and keeps the old ones.)
-            let stays = target.addresses.first().is_some_and(|a| answer.addresses.contains(a));
-            if let (false, Some(first)) = (stays, answer.addresses.first()) {
-                target.addresses = vec![*first];
+            let stays = target.addresses.first().copied().filter(|a| answer.addresses.contains(a));
+            if let Some(first) = stays.or(answer.addresses.first().copied()) {
+                // The others are for connections that the first one does not take; in order, so that the same ones are equal.
+                let mut others: Vec<IpAddr> = answer.addresses.into_iter().filter(|a| *a != first).collect();
+                others.sort_unstable();
+                others.dedup();
+                target.addresses = std::iter::once(first).chain(others).collect();
             }
         } else {
             target.addresses = answer.addresses;
@@ -132,14 +136,17 @@ impl Targets {
             }
         };
         let hostname = if endpoint.hostname.is_empty() { name } else { endpoint.hostname.clone() };
-        let one = |ip: IpAddr| Endpoint {
-            address: Address::Ip(SocketAddr::new(ip, port)),
-            // Those of a DNS cluster come from DNS; a logical cluster has one for now.
-            additional_addresses: Vec::new(),
+        let at = |ip: &IpAddr| Address::Ip(SocketAddr::new(*ip, port));
+        let one = |ip: &IpAddr, more: &[IpAddr]| Endpoint {
+            address: at(ip),
+            additional_addresses: more.iter().map(at).collect(),
             hostname: hostname.clone(),
             ..endpoint.clone()
         };
-        addresses.into_iter().map(one).collect()
+        match addresses.split_first() {
+            Some((first, more)) if self.logical => vec![one(first, more)],
+            _ => addresses.iter().map(|ip| one(ip, &[])).collect(),
+        }
     }
 }
 

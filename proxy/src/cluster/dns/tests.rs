@@ -87,6 +87,8 @@ fn logical_keeps_its_address_while_it_is_listed() {
     assert!(t.answered(0, answer(&[]), 0).assignment.is_none());
     let moved = t.answered(0, answer(&["10.0.0.1", "10.0.0.3"]), 0).assignment.unwrap();
     assert_eq!(endpoints(&moved), ["10.0.0.1:80 a.test"]);
+    let more = &moved.localities[0].endpoints[0].additional_addresses;
+    assert_eq!(more.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.3:80"]);
 }
 
 #[test]
