@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName};
 use super::body::BodyError;
 use super::route::values_match;
 use crate::config::{RetryOn, RetryPolicy};
+use crate::upstream::ConnectFault;
 
 /// How an attempt failed before a response head.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +19,8 @@ pub enum Failure {
     Connect {
         /// For logs.
         reason: std::borrow::Cow<'static, str>,
-        /// It was the time that ran out.
-        timeout: bool,
+        /// How.
+        fault: ConnectFault,
     },
     /// A circuit breaker is open.
     Overflow,
@@ -44,8 +45,9 @@ impl Failure {
     /// As response bodies and details have it.
     pub fn reset_reason(&self) -> &'static str {
         match self {
-            Failure::Connect { timeout: true, .. } => "connection timeout",
-            Failure::Connect { .. } => "remote connection failure",
+            Failure::Connect { fault: ConnectFault::Timeout, .. } => "connection timeout",
+            Failure::Connect { fault: ConnectFault::Local, .. } => "local connection failure",
+            Failure::Connect { fault: ConnectFault::Remote, .. } => "remote connection failure",
             Failure::Overflow => "overflow",
             Failure::Reset(h2::Reason::REFUSED_STREAM) => "remote refused stream reset",
             Failure::Reset(_) => "remote reset",

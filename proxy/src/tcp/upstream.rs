@@ -13,7 +13,7 @@ use crate::config::{Address, BackOff};
 use crate::stream_info::{PeerAddr, ResponseFlags, StreamInfo};
 use crate::transport::Stream;
 use crate::upstream::attempt::Books;
-use crate::upstream::{PoolError, connector};
+use crate::upstream::{ConnectFault, PoolError, connector};
 
 /// Why there is no upstream connection, with Envoy's number for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,19 +126,34 @@ impl Attempts<'_> {
                 Ok(Some(Upstream { stream, cluster: cluster.clone(), _open: open, _books: books }))
             }
             Err(error) => {
-                let timed_out = matches!(error, PoolError::Connect { timeout: true, .. });
-                let outcome = if timed_out { outlier::Outcome::Timeout } else { outlier::Outcome::LocalFailure };
-                cluster.observe(&host, outcome);
-                stats.upstream_cx_destroy_remote.inc();
-                stats.upstream_rq_pending_failure_eject.inc();
-                facts.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
-                if let PoolError::Connect { reason, .. } = error {
-                    facts.upstream.transport_failure = Some(reason);
-                }
+                failed(cluster, &host, error, facts);
                 Ok(None)
             }
         }
     }
+}
+
+/// Books an attempt that failed. One that did not leave this machine says nothing of the host, and is no upstream failure.
+fn failed(cluster: &Cluster, host: &Arc<Host>, error: PoolError, facts: &mut StreamInfo) {
+    let fault = match error {
+        PoolError::Connect { reason, fault } => {
+            facts.upstream.transport_failure = Some(reason);
+            fault
+        }
+        PoolError::Overflow | PoolError::NoPool => ConnectFault::Local,
+    };
+    let stats = &cluster.stats;
+    stats.upstream_rq_pending_failure_eject.inc();
+    match fault {
+        ConnectFault::Remote => stats.upstream_cx_destroy_remote.inc(),
+        ConnectFault::Local | ConnectFault::Timeout => stats.upstream_cx_destroy_local.inc(),
+    }
+    match fault {
+        ConnectFault::Remote => cluster.observe(host, outlier::Outcome::LocalFailure),
+        ConnectFault::Timeout => cluster.observe(host, outlier::Outcome::Timeout),
+        ConnectFault::Local => return,
+    }
+    facts.flags.set(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
 }
 
 fn chosen(facts: &mut StreamInfo, host: &Host) {

@@ -99,7 +99,7 @@ impl From<PoolError> for Failed {
         let failure = match e {
             PoolError::Overflow => Failure::Overflow,
             PoolError::NoPool => Failure::NoHost,
-            PoolError::Connect { reason, timeout } => Failure::Connect { reason, timeout },
+            PoolError::Connect { reason, fault } => Failure::Connect { reason, fault },
         };
         Failed { failure, sent: false, idle_race: false }
     }

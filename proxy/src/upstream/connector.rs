@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use tokio::io::AsyncWriteExt;
 
-use super::{PoolError, happy, proxy_header, socket};
+use super::socket::SocketError;
+use super::{ConnectFault, PoolError, happy, proxy_header, socket};
 use crate::cluster::{Cluster, Host, Transport};
 use crate::config::Address;
 use crate::stream_info::ConnInfo;
@@ -44,10 +45,10 @@ pub async fn connect(cluster: &Arc<Cluster>, host: &Arc<Host>, options: &Options
             cluster.stats.upstream_cx_connect_ms.record(began.elapsed().as_millis() as u64);
             return Ok(stream);
         }
-        Ok(Err(reason)) => PoolError::Connect { reason: reason.into(), timeout: false },
+        Ok(Err((fault, reason))) => PoolError::Connect { reason: reason.into(), fault },
         Err(_) => {
             cluster.stats.upstream_cx_connect_timeout.inc();
-            PoolError::Connect { reason: "".into(), timeout: true }
+            PoolError::Connect { reason: "".into(), fault: ConnectFault::Timeout }
         }
     };
     cluster.stats.upstream_cx_connect_fail.inc();
@@ -55,20 +56,20 @@ pub async fn connect(cluster: &Arc<Cluster>, host: &Arc<Host>, options: &Options
     Err(error)
 }
 
-fn describe(e: &std::io::Error) -> String {
-    let text = match e.kind() {
-        std::io::ErrorKind::ConnectionRefused => "Connection refused".to_owned(),
-        _ => e.to_string(),
-    };
-    format!("delayed connect error: {text}")
+fn remote(e: &std::io::Error) -> (ConnectFault, String) {
+    (ConnectFault::Remote, format!("delayed connect error: {}", socket::describe(e)))
 }
 
-async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<Stream, String> {
-    let mut stream = transport(cluster, host).await.map_err(|e| describe(&e))?;
+async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<Stream, (ConnectFault, String)> {
+    let mut stream = match transport(cluster, host).await {
+        Ok(stream) => stream,
+        Err(SocketError::Remote(e)) => return Err(remote(&e)),
+        Err(SocketError::Local(reason)) => return Err((ConnectFault::Local, reason)),
+    };
     let mut transport = cluster.transports.of(&host.metadata);
     while let Transport::Proxied(proxied) = transport {
         let header = proxy_header::header(proxied, options.downstream, (stream.local_addr(), stream.peer_addr()));
-        stream.write_all(&header).await.map_err(|e| describe(&e))?;
+        stream.write_all(&header).await.map_err(|e| remote(&e))?;
         cluster.stats.upstream_cx_tx_bytes_total.add(header.len() as u64);
         transport = &proxied.inner;
     }
@@ -88,19 +89,19 @@ async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<S
         alpn_override: options.alpn_decides.then_some(alpn.as_slice()),
         alpn_fallback: &alpn,
     };
-    let (stream, _) = tls.connect(stream, connect).await.map_err(|e| e.reason.into_owned())?;
+    let (stream, _) = tls.connect(stream, connect).await.map_err(|e| (ConnectFault::Remote, e.reason.into_owned()))?;
     Ok(stream)
 }
 
 /// A socket to the first of the host's addresses that takes it.
-async fn transport(cluster: &Cluster, host: &Host) -> std::io::Result<Stream> {
+async fn transport(cluster: &Cluster, host: &Host) -> Result<Stream, SocketError> {
     let more = host.additional_addresses();
     let Address::Ip(first) = &host.address else { return socket::connect(cluster, &host.address).await };
     if more.is_empty() {
         return socket::connect(cluster, &host.address).await;
     }
     let more = more.iter().filter_map(|a| if let Address::Ip(a) = a { Some(*a) } else { None });
-    let none = std::io::ErrorKind::AddrNotAvailable.into();
+    let none = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable).into();
     let attempt = |a| async move { socket::connect(cluster, &Address::Ip(a)).await };
     Box::pin(happy::first(&happy::order(*first, more), none, attempt)).await
 }

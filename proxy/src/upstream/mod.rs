@@ -20,14 +20,25 @@ pub enum PoolError {
     Connect {
         /// For logs: what failed.
         reason: Cow<'static, str>,
-        /// It was the time that ran out.
-        timeout: bool,
+        /// How.
+        fault: ConnectFault,
     },
+}
+
+/// How connecting failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectFault {
+    /// The other side refused, or is not there, or failed its handshake.
+    Remote,
+    /// It could not be begun: the source address is not ours, a socket option is refused.
+    Local,
+    /// The time ran out.
+    Timeout,
 }
 
 impl PoolError {
     /// Whether the other side ended it.
     pub fn is_remote(&self) -> bool {
-        matches!(self, PoolError::Connect { timeout: false, .. })
+        matches!(self, PoolError::Connect { fault: ConnectFault::Remote, .. })
     }
 }

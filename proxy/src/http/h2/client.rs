@@ -23,8 +23,8 @@ use super::{Upload, body_error};
 use crate::cluster::Cluster;
 use crate::stream_info::{PeerAddr, Protocol, TlsInfo};
 use crate::transport::Stream;
-use crate::upstream::PoolError;
 use crate::upstream::pool::{ConnGuard, Turns};
+use crate::upstream::{ConnectFault, PoolError};
 
 /// Settings must arrive within this of the transport being up, else the peer does not speak HTTP/2.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -86,7 +86,7 @@ impl H2Handle {
             .max_header_list_size(cluster.config.common.max_response_headers_bytes.try_into().unwrap_or(u32::MAX))
             .max_send_buffer_size(cluster.config.per_connection_buffer_limit)
             .enable_push(false);
-        let failed = |reason: &'static str| PoolError::Connect { reason: reason.into(), timeout: false };
+        let failed = |reason: &'static str| PoolError::Connect { reason: reason.into(), fault: ConnectFault::Remote };
         let (stream, out) = io::gather(stream, Bytes::new(), None);
         let (send, connection) = tokio::time::timeout(HANDSHAKE, builder.handshake(stream))
             .await

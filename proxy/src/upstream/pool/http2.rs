@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::guard::{ConnGuard, Place};
 use super::{Ask, Checkout, NEXT_ID, Pending, connection_place, enqueue, http1};
 use crate::http::h2::client::H2Handle;
-use crate::upstream::{PoolError, connector};
+use crate::upstream::{ConnectFault, PoolError, connector};
 
 /// A place, as [`super::checkout`] has it. With `auto`, an HTTP/1 connection where ALPN chose that.
 pub(super) async fn checkout(ask: &Ask<'_>, auto: bool) -> Result<Checkout, PoolError> {
@@ -104,7 +104,8 @@ async fn open(ask: &Ask<'_>, mut guard: ConnGuard) -> Result<Checkout, PoolError
     }
     pools.of(ask.key).h2.push(handle);
     drop(pools);
-    mine.map(Checkout::H2).ok_or(PoolError::Connect { reason: "connection closed by peer".into(), timeout: false })
+    mine.map(Checkout::H2)
+        .ok_or(PoolError::Connect { reason: "connection closed by peer".into(), fault: ConnectFault::Remote })
 }
 
 struct Waiters<'a, 'b> {
