@@ -136,6 +136,36 @@ impl FilterChainTable {
     }
 
     /// The index of the chain for a connection; `None`: the default filter chain, or none.
+    ///
+    /// ```
+    /// use weft_proxy::config::{DownstreamTransport, FilterChain, FilterChainMatch};
+    /// use weft_proxy::listener::chain_match::{ConnFacts, FilterChainTable};
+    /// use weft_proxy::stream_info::PeerAddr;
+    ///
+    /// let chain = |names: &[&str]| FilterChain {
+    ///     name: String::new(),
+    ///     matches: FilterChainMatch {
+    ///         server_names: names.iter().map(|n| n.to_string()).collect(),
+    ///         ..FilterChainMatch::default()
+    ///     },
+    ///     filters: Vec::new(),
+    ///     transport: DownstreamTransport::Plaintext,
+    ///     handshake_timeout: None,
+    /// };
+    /// let table = FilterChainTable::build(&[chain(&["a.example"]), chain(&["*.example"])]).unwrap();
+    /// let (client, own) = (PeerAddr::Pipe("".into()), PeerAddr::Ip("192.0.2.1:443".parse().unwrap()));
+    /// let facts = |server_name| ConnFacts {
+    ///     destination: &own,
+    ///     server_name,
+    ///     transport_protocol: "tls",
+    ///     application_protocols: &[],
+    ///     direct_source: &client,
+    ///     source: &client,
+    /// };
+    /// assert_eq!(table.find(&facts("a.example")), Some(0));
+    /// assert_eq!(table.find(&facts("b.example")), Some(1));
+    /// assert_eq!(table.find(&facts("example.org")), None);
+    /// ```
     pub fn find(&self, c: &ConnFacts<'_>) -> Option<usize> {
         if self.only.is_some() {
             return self.only;

@@ -67,6 +67,13 @@ impl NotTls {
 ///
 /// # Errors
 /// It is not TLS, or not acceptable.
+///
+/// ```
+/// use weft_proxy::listener::filters::client_hello::{NotTls, Step, parse};
+///
+/// assert_eq!(parse(b"\x16\x03\x01", 16_384), Ok(Step::NeedMore(5)));
+/// assert_eq!(parse(b"GET / HTTP/1.1\r\n", 16_384), Err(NotTls::HttpRequest));
+/// ```
 pub fn parse(bytes: &[u8], max: usize) -> Result<Step, NotTls> {
     let mut at = 0;
     // A ClientHello as a rule is one record; only one in pieces has to be put together.

@@ -50,7 +50,15 @@ pub struct HttpInspector {
 }
 
 impl HttpInspector {
-    /// Looks at all the bytes so far, at least one; each call has the bytes of the one before and more.
+    /// Looks at all the bytes so far; each call has the bytes of the one before and more.
+    ///
+    /// ```
+    /// use weft_proxy::listener::filters::http_inspector::{HttpInspector, Step, Version};
+    ///
+    /// let mut inspector = HttpInspector::default();
+    /// assert_eq!(inspector.parse(b"GET / HT"), Step::NeedMore);
+    /// assert_eq!(inspector.parse(b"GET / HTTP/1.1\r\n"), Step::Http(Version::Http11));
+    /// ```
     pub fn parse(&mut self, bytes: &[u8]) -> Step {
         let n = bytes.len().min(PREFACE.len());
         if bytes[..n] == PREFACE[..n] {

@@ -59,6 +59,16 @@ pub enum HeaderError {
 ///
 /// # Errors
 /// The connection is to be closed.
+///
+/// ```
+/// use weft_proxy::config::ProxyProtocolIn;
+/// use weft_proxy::listener::filters::proxy_protocol::{Step, parse};
+///
+/// let bytes = b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 80\r\nGET /";
+/// let Ok(Step::Header(header)) = parse(bytes, &ProxyProtocolIn::default()) else { panic!() };
+/// assert_eq!(header.addresses.unwrap().0, "192.0.2.1:1000".parse().unwrap());
+/// assert_eq!(&bytes[header.len..], b"GET /");
+/// ```
 pub fn parse(bytes: &[u8], config: &ProxyProtocolIn) -> Result<Step, HeaderError> {
     let allowed = |version: u8| !config.disallowed_versions.contains(&version);
     if config.allow_requests_without_proxy_protocol {
