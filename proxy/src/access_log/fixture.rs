@@ -67,6 +67,7 @@ pub(crate) fn request() -> RequestHead {
         ]),
         protocol: Protocol::Http11,
         upgrade: None,
+        spelling: None,
     }
 }
 

@@ -251,6 +251,7 @@ fn log(context: &Context, info: &mut StreamInfo, parts: http::request::Parts, re
         headers,
         protocol,
         upgrade: None,
+        spelling: None,
     };
     let mut head = ResponseHead::new(reply.status);
     head.headers.insert(HeaderName::from_static("content-type"), reply.content_type.clone());

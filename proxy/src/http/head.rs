@@ -1,5 +1,8 @@
 //! The heads of requests and responses as everything above the codecs sees them.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::stream_info::Protocol;
@@ -23,6 +26,9 @@ impl Scheme {
     }
 }
 
+/// Header names as they were spelled, those with capitals only; `None`: nobody asked for it (`preserve_case`).
+pub type Spelling = Option<Arc<[Bytes]>>;
+
 /// A request's head. The target is split as HTTP/2 has it; the `Host` header is `authority` and never in `headers`.
 #[derive(Debug, Clone)]
 pub struct RequestHead {
@@ -40,6 +46,8 @@ pub struct RequestHead {
     pub protocol: Protocol,
     /// `:protocol` of an extended CONNECT, or the `Upgrade` header's value of an HTTP/1.1 upgrade.
     pub upgrade: Option<HeaderValue>,
+    /// How its names were spelled.
+    pub spelling: Spelling,
 }
 
 impl RequestHead {
@@ -85,11 +93,13 @@ pub struct ResponseHead {
     pub headers: HeaderMap,
     /// Version it came by.
     pub protocol: Protocol,
+    /// How its names were spelled.
+    pub spelling: Spelling,
 }
 
 impl ResponseHead {
     /// An empty head.
     pub fn new(status: StatusCode) -> Self {
-        ResponseHead { status, headers: HeaderMap::new(), protocol: Protocol::Http11 }
+        ResponseHead { status, headers: HeaderMap::new(), protocol: Protocol::Http11, spelling: None }
     }
 }

@@ -22,6 +22,7 @@ mod request;
 pub mod retry;
 pub mod route;
 pub mod stream;
+mod strict;
 mod timed_body;
 pub mod timeout;
 mod upload;

@@ -20,7 +20,7 @@ use super::retry::{Failure, RetryState};
 use super::route::{Forward, Found, Kind};
 use super::stream::StreamCtx;
 use super::timeout::{self, Timeouts};
-use super::{failure, local_reply, upload};
+use super::{failure, local_reply, strict, upload};
 
 use crate::access_log::LogType;
 use crate::stream_info::{Protocol, ResponseFlags};
@@ -122,7 +122,11 @@ async fn routed(ctx: Box<StreamCtx>, body: Body) -> Reply {
             ctx.info.flags.set(ResponseFlags::NO_ROUTE_FOUND);
             local_reply::make(ctx, StatusCode::NOT_FOUND, "", "route_not_found")
         }
-        Kind::Forward(f) => forward(ctx, body, f).await,
+        Kind::Forward(f) if conn.manager.chain.router.strict_check_headers.is_empty() => forward(ctx, body, f).await,
+        Kind::Forward(f) => match strict::check(ctx) {
+            Ok(ctx) => forward(ctx, body, f).await,
+            Err(reply) => reply,
+        },
     }
 }
 

@@ -65,6 +65,7 @@ impl StreamCtx {
             headers: HeaderMap::new(),
             protocol,
             upgrade: None,
+            spelling: None,
         };
         Self::make(conn, request, false)
     }

@@ -304,3 +304,47 @@ fn trailer_mutations() -> Result<()> {
         );
     run(&group)
 }
+
+#[test]
+fn strict_headers() -> Result<()> {
+    let config = Config::new()
+        .http(
+            "http",
+            r#"
+            use_remote_address: true
+            internal_address_config: {cidr_ranges: [{address_prefix: 127.0.0.0, prefix_len: 8}]}
+            route_config:
+              virtual_hosts:
+              - {name: all, domains: ["*"], routes: [{match: {prefix: "/"}, route: {cluster: a}}]}
+            http_filters:
+            - name: envoy.filters.http.router
+              typed_config:
+                "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+                strict_check_headers: [x-envoy-upstream-rq-timeout-ms, x-envoy-max-retries, x-envoy-retry-on]
+        "#,
+        )
+        .cluster("a", "");
+    run(&Group::new("strict-headers", config)
+        .step("good", get("http", "/", &["x-envoy-max-retries: 3", "x-envoy-retry-on: 5xx, reset"]))
+        .step("timeout", get("http", "/", &["x-envoy-upstream-rq-timeout-ms: 1s"]))
+        .step("retries", get("http", "/", &["x-envoy-max-retries: many"]))
+        .step("retry-on", get("http", "/", &["x-envoy-retry-on: 5xx,sometimes"]))
+        .step("unchecked", get("http", "/", &["x-envoy-retry-grpc-on: never"])))
+}
+
+#[test]
+fn upstream_targets() -> Result<()> {
+    let route = r#"
+            route_config:
+              virtual_hosts:
+              - {name: all, domains: ["*"], routes: [{match: {prefix: "/"}, route: {cluster: a}}]}
+        "#;
+    let case = "header_key_format: {stateful_formatter: {name: p, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}";
+    let upstream = format!(
+        "typed_extension_protocol_options:\n  envoy.extensions.upstreams.http.v3.HttpProtocolOptions:\n    \"@type\": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions\n    explicit_http_config: {{http_protocol_options: {{send_fully_qualified_url: true, {case}}}}}\n"
+    );
+    let config = Config::new().http("http", route).cluster("a", &upstream);
+    run(&Group::new("upstream-targets", config)
+        .step("whole-url", get("http", "/x?y", &[]))
+        .step("case-of-answers", get("http", "/", &["x-script: 200,h=X-Mixed-Case:v,h=UPPER:w"])))
+}

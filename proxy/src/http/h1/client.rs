@@ -14,7 +14,7 @@ use super::super::names;
 use super::decode::{Decoder, ReadBuffer};
 use super::encode::{self, Outgoing};
 use super::{Framing, ParseError, ParseLimits, parse, poll_read_small, take};
-use crate::config::HeaderKeyFormat;
+use crate::config::{HeaderKeyFormat, Http1Options};
 use crate::stream_info::Protocol;
 use crate::transport::Stream;
 use crate::upstream::pool::Home;
@@ -51,6 +51,8 @@ pub struct H1Conn {
     limits: ParseLimits,
     enable_trailers: bool,
     format: HeaderKeyFormat,
+    /// Targets are whole URLs (`send_fully_qualified_url`).
+    full_url: bool,
     /// The peer closed it.
     peer_closed: bool,
     /// Bytes written since the exchange began.
@@ -67,13 +69,7 @@ impl Drop for H1Conn {
 
 impl H1Conn {
     /// A fresh connection.
-    pub fn new(
-        stream: Stream,
-        limits: ParseLimits,
-        format: HeaderKeyFormat,
-        enable_trailers: bool,
-        home: Home,
-    ) -> Box<Self> {
+    pub fn new(stream: Stream, limits: ParseLimits, options: &Http1Options, home: Home) -> Box<Self> {
         Box::new(H1Conn {
             stream,
             rbuf: ReadBuffer::default(),
@@ -87,8 +83,9 @@ impl H1Conn {
             reusable: true,
             served: 0,
             limits,
-            enable_trailers,
-            format,
+            enable_trailers: options.enable_trailers,
+            format: options.header_key_format,
+            full_url: options.send_fully_qualified_url,
             peer_closed: false,
             wire_sent: 0,
             home,
@@ -113,7 +110,7 @@ impl H1Conn {
     /// Begins an exchange. `framing` is how the body goes out.
     pub fn start(&mut self, head: &RequestHead, framing: Framing, body: Body) {
         self.out.head.clear();
-        encode::request(&mut self.out.head, head, framing, self.format);
+        encode::request(&mut self.out.head, head, framing, self.format, self.full_url);
         self.upload_done = body.is_end() && !matches!(framing, Framing::Chunked | Framing::UntilClose);
         self.upload = body;
         self.upload_framing = framing;
@@ -173,7 +170,8 @@ impl H1Conn {
 
     /// Parses a complete head; `None` for an informational one, which is dropped as Envoy does.
     fn take_head(&mut self, end: usize) -> Result<Option<ResponseHead>, ParseError> {
-        let parsed = parse::response(take(&mut self.rbuf.bytes, end), &self.limits)?;
+        let parsed =
+            parse::response(take(&mut self.rbuf.bytes, end), &self.limits, self.format == HeaderKeyFormat::Preserve)?;
         let mut headers = parsed.headers;
         let status = parsed.status;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
@@ -199,7 +197,7 @@ impl H1Conn {
         for hop in [&header::CONNECTION, &header::TRANSFER_ENCODING, &names::KEEP_ALIVE, &names::PROXY_CONNECTION] {
             headers.remove(hop);
         }
-        Ok(Some(ResponseHead { status, headers, protocol: parsed.protocol }))
+        Ok(Some(ResponseHead { status, headers, protocol: parsed.protocol, spelling: parsed.spelling }))
     }
 
     /// Whether the response has nothing more to read.

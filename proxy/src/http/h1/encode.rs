@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
-use super::super::head::RequestHead;
+use super::super::head::{RequestHead, Spelling};
 use super::Framing;
 use crate::config::HeaderKeyFormat;
 use crate::stream_info::Protocol;
@@ -15,31 +15,68 @@ fn is_hop(name: &HeaderName) -> bool {
         || name.as_str() == "proxy-connection"
 }
 
-/// Writes a request head. `upgrade` keeps the connection's upgrade fields.
-pub fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, format: HeaderKeyFormat) {
-    let target = if head.path.is_empty() {
-        head.authority.as_ref().map_or(&b"/"[..], |a| a.as_bytes())
-    } else {
-        head.path.as_bytes()
-    };
-    out.reserve(room(&head.headers) + target.len());
-    for part in [head.method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
-        out.extend_from_slice(part);
+/// How names are written: as they were spelled where that is known, else in one format for all.
+#[derive(Clone, Copy)]
+pub struct Names<'a> {
+    /// For names of which nothing is known.
+    pub format: HeaderKeyFormat,
+    /// Names with capitals as they came.
+    pub spelling: &'a [Bytes],
+}
+
+impl<'a> Names<'a> {
+    /// As `head` had them, else in `format`.
+    pub fn new(format: HeaderKeyFormat, spelling: &'a Spelling) -> Self {
+        Names { format, spelling: spelling.as_deref().unwrap_or_default() }
     }
+
+    fn write(self, out: &mut Vec<u8>, name: &str) {
+        if let Some(known) = self.spelling.iter().find(|s| s.eq_ignore_ascii_case(name.as_bytes())) {
+            out.extend_from_slice(known);
+        } else if self.format == HeaderKeyFormat::Proper {
+            let mut up = true;
+            for b in name.bytes() {
+                out.push(if up { b.to_ascii_uppercase() } else { b });
+                up = !b.is_ascii_alphanumeric();
+            }
+        } else {
+            out.extend_from_slice(name.as_bytes());
+        }
+    }
+}
+
+/// Writes a request head; `full_url`: its target is a whole URL.
+pub fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, format: HeaderKeyFormat, full_url: bool) {
+    let names = Names::new(format, &head.spelling);
+    let authority = head.authority.as_ref().map_or(&b""[..], |a| a.as_bytes());
+    out.reserve(room(&head.headers) + head.path.len());
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    if full_url && head.path.starts_with('/') {
+        for part in [head.scheme.as_str().as_bytes(), b"://", authority] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(match head.path.as_bytes() {
+        b"" if authority.is_empty() => b"/",
+        b"" => authority,
+        path => path,
+    });
+    out.extend_from_slice(b" HTTP/1.1\r\n");
     if let Some(host) = &head.authority {
-        field(out, "host", host.as_bytes(), format);
+        field(out, "host", host.as_bytes(), names);
     }
-    fields(out, &head.headers, format);
+    fields(out, &head.headers, names);
     if let Some(protocol) = &head.upgrade {
         // HTTP/2 clients say nothing that could be repeated here.
         let value: &[u8] = if head.protocol == Protocol::Http2 { b"upgrade" } else { b"Upgrade" };
-        field(out, "connection", value, format);
-        field(out, "upgrade", protocol.as_bytes(), format);
+        field(out, "connection", value, names);
+        field(out, "upgrade", protocol.as_bytes(), names);
     }
     // A method that usually has a body says that it has none.
     let bodiless = matches!(head.method, Method::GET | Method::HEAD | Method::DELETE | Method::TRACE | Method::CONNECT);
     let framing = if framing == Framing::None && !bodiless { Framing::Length(0) } else { framing };
-    framing_field(out, framing, &head.headers, format);
+    framing_field(out, framing, &head.headers, names);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -51,7 +88,7 @@ pub fn response(
     headers: &HeaderMap,
     framing: Framing,
     connection: Option<&str>,
-    format: HeaderKeyFormat,
+    names: Names<'_>,
 ) {
     out.reserve(room(headers));
     out.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
@@ -63,13 +100,13 @@ pub fn response(
     let (before, behind) =
         if status == StatusCode::SWITCHING_PROTOCOLS { (connection, None) } else { (None, connection) };
     if let Some(value) = before {
-        field(out, "connection", value.as_bytes(), format);
+        field(out, "connection", value.as_bytes(), names);
     }
-    fields(out, headers, format);
+    fields(out, headers, names);
     if let Some(value) = behind {
-        field(out, "connection", value.as_bytes(), format);
+        field(out, "connection", value.as_bytes(), names);
     }
-    framing_field(out, framing, headers, format);
+    framing_field(out, framing, headers, names);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -88,34 +125,26 @@ fn reason(status: StatusCode) -> &'static str {
     }
 }
 
-fn framing_field(out: &mut Vec<u8>, framing: Framing, headers: &HeaderMap, format: HeaderKeyFormat) {
+fn framing_field(out: &mut Vec<u8>, framing: Framing, headers: &HeaderMap, names: Names<'_>) {
     match framing {
-        Framing::Chunked => field(out, "transfer-encoding", b"chunked", format),
+        Framing::Chunked => field(out, "transfer-encoding", b"chunked", names),
         Framing::Length(n) if !headers.contains_key(header::CONTENT_LENGTH) => {
-            field(out, "content-length", itoa::Buffer::new().format(n).as_bytes(), format);
+            field(out, "content-length", itoa::Buffer::new().format(n).as_bytes(), names);
         }
         _ => {}
     }
 }
 
-fn fields(out: &mut Vec<u8>, headers: &HeaderMap, format: HeaderKeyFormat) {
+fn fields(out: &mut Vec<u8>, headers: &HeaderMap, names: Names<'_>) {
     for (name, value) in headers {
         if !is_hop(name) {
-            field(out, name.as_str(), value.as_bytes(), format);
+            field(out, name.as_str(), value.as_bytes(), names);
         }
     }
 }
 
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8], format: HeaderKeyFormat) {
-    if format == HeaderKeyFormat::Proper {
-        let mut up = true;
-        for b in name.bytes() {
-            out.push(if up { b.to_ascii_uppercase() } else { b });
-            up = !b.is_ascii_alphanumeric();
-        }
-    } else {
-        out.extend_from_slice(name.as_bytes());
-    }
+fn field(out: &mut Vec<u8>, name: &str, value: &[u8], names: Names<'_>) {
+    names.write(out, name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
@@ -132,7 +161,7 @@ pub fn chunk_head(out: &mut Vec<u8>, len: usize) {
 pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(t) = trailers {
-        fields(out, t, HeaderKeyFormat::Lower);
+        fields(out, t, Names { format: HeaderKeyFormat::Lower, spelling: &[] });
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -216,5 +245,29 @@ impl Outgoing {
         bytes::Buf::advance(&mut self.payload, payload);
         n -= payload;
         self.tail = &self.tail[n.min(self.tail.len())..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access_log::fixture;
+
+    #[test]
+    fn names_and_targets() {
+        let mut head = fixture::request();
+        head.headers.clear();
+        head.headers.insert("x-mixed-case", http::HeaderValue::from_static("1"));
+        let write = |head: &RequestHead, format, full| {
+            let mut out = Vec::new();
+            request(&mut out, head, Framing::None, format, full);
+            String::from_utf8(out).unwrap()
+        };
+        assert!(write(&head, HeaderKeyFormat::Proper, false).contains("X-Mixed-Case: 1"));
+        head.spelling = Some(vec![Bytes::from_static(b"X-mIxed-Case")].into());
+        assert!(write(&head, HeaderKeyFormat::Lower, false).contains("X-mIxed-Case: 1"));
+        let host = head.authority.clone().unwrap();
+        let url = format!(" {}://{}{} HTTP/1.1", head.scheme.as_str(), host.to_str().unwrap(), head.path);
+        assert!(write(&head, HeaderKeyFormat::Lower, true).contains(&url));
     }
 }

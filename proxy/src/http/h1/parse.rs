@@ -6,6 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
+use super::super::head::Spelling;
 use super::Framing;
 use super::line::{self, RequestLine};
 use crate::stream_info::Protocol;
@@ -120,7 +121,7 @@ pub struct ParsedRequest {
     /// Fields dropped for their underscores.
     pub dropped_underscores: u32,
     /// Names as they were spelled, where they are to be kept.
-    pub spelling: Vec<Bytes>,
+    pub spelling: Spelling,
 }
 
 /// A parsed response head.
@@ -132,6 +133,8 @@ pub struct ParsedResponse {
     pub protocol: Protocol,
     /// Fields.
     pub headers: HeaderMap,
+    /// Names as they were spelled, where they are to be kept.
+    pub spelling: Spelling,
 }
 
 /// Position after the empty line that ends a head, searching from `from` on.
@@ -173,7 +176,7 @@ pub fn request(head: Bytes, limits: &ParseLimits, keep_spelling: bool) -> Result
         protocol,
         headers: fields.map,
         dropped_underscores: fields.dropped,
-        spelling: fields.spelling,
+        spelling: keep_spelling.then(|| fields.spelling.into()),
     })
 }
 
@@ -181,7 +184,7 @@ pub fn request(head: Bytes, limits: &ParseLimits, keep_spelling: bool) -> Result
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn response(head: Bytes, limits: &ParseLimits) -> Result<ParsedResponse, ParseError> {
+pub fn response(head: Bytes, limits: &ParseLimits, keep_spelling: bool) -> Result<ParsedResponse, ParseError> {
     let (line, rest) = first_line(&head);
     let line = &head[line];
     let (version, tail) = match memchr::memchr(b' ', line) {
@@ -194,9 +197,10 @@ pub fn response(head: Bytes, limits: &ParseLimits) -> Result<ParsedResponse, Par
         return Err(ParseError::StartLine);
     }
     let status = StatusCode::from_bytes(status).map_err(|_| ParseError::StartLine)?;
-    let mut fields = Fields::new(limits, false);
+    let mut fields = Fields::new(limits, keep_spelling);
     fields.read(&head, rest)?;
-    Ok(ParsedResponse { status, protocol, headers: fields.map })
+    let spelling = keep_spelling.then(|| fields.spelling.into());
+    Ok(ParsedResponse { status, protocol, headers: fields.map, spelling })
 }
 
 /// Reads a trailer section.

@@ -75,8 +75,8 @@ pub(super) fn read(
         headers.remove(name);
     }
     let scheme = if secure { Scheme::Https } else { Scheme::Http };
-    let head =
-        RequestHead { method: parsed.method, scheme, authority, path, headers, protocol: parsed.protocol, upgrade };
+    let (method, protocol, spelling) = (parsed.method, parsed.protocol, parsed.spelling);
+    let head = RequestHead { method, scheme, authority, path, headers, protocol, upgrade, spelling };
     Ok(Received { head, framing, keep_alive })
 }
 

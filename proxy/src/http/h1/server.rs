@@ -17,7 +17,7 @@ use super::super::body::{Body, Frame};
 use super::super::connection::{EndReason, HttpConn, Reply};
 use super::super::limits::{Clock, Shared};
 use super::decode::{Decoder, ReadBuffer};
-use super::encode::{self, Outgoing};
+use super::encode::{self, Names, Outgoing};
 use super::request::{self, Received};
 use super::upload::{Activity, Upload};
 use super::{Framing, ParseError, ParseLimits, line, parse, poll_read_small};
@@ -293,7 +293,8 @@ impl ServerConn {
             _ => None,
         };
         let format = self.conn.manager.config.http1.header_key_format;
-        encode::response(&mut self.out.head, old, status, &reply.head.headers, framing, connection, format);
+        let names = Names::new(format, &reply.head.spelling);
+        encode::response(&mut self.out.head, old, status, &reply.head.headers, framing, connection, names);
         reply.end.head_sent(self.out.head.len() as u64);
         let mut body = std::mem::take(&mut reply.body);
         let trailers = self.conn.manager.config.http1.enable_trailers;
@@ -424,15 +425,8 @@ impl ServerConn {
         let body = std::mem::take(&mut reply.body);
         let framing = Framing::Length(body.exact_len().unwrap_or(0));
         let format = self.conn.manager.config.http1.header_key_format;
-        encode::response(
-            &mut self.out.head,
-            false,
-            reply.head.status,
-            &reply.head.headers,
-            framing,
-            Some("close"),
-            format,
-        );
+        let (head, names) = (&reply.head, Names { format, spelling: &[] });
+        encode::response(&mut self.out.head, false, head.status, &head.headers, framing, Some("close"), names);
         if let Body::Full(b) = body {
             reply.end.body_sent(b.len() as u64);
             self.out.push(b, false);

@@ -324,6 +324,7 @@ impl H2Body {
                     status: parts.status,
                     headers: parts.headers,
                     protocol: Protocol::Http2,
+                    spelling: None,
                 }))
             }
             Poll::Ready(Err(e)) => {

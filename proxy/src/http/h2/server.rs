@@ -399,7 +399,8 @@ fn split(request: Request<RecvStream>, conn: &HttpConn, limits: &Arc<Shared>) ->
         Body::H2Recv(H2Recv { recv, held: 0, limits: limits.clone() })
     };
     let (headers, authority) = (parts.headers, Some(authority));
-    let head = RequestHead { method, scheme, authority, path, headers, protocol: Protocol::Http2, upgrade };
+    let head =
+        RequestHead { method, scheme, authority, path, headers, protocol: Protocol::Http2, upgrade, spelling: None };
     Ok((head, body))
 }
 

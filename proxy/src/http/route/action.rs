@@ -13,6 +13,7 @@ use crate::http::head::Scheme;
 use crate::http::headers::Format;
 use crate::http::mirror::Mirror;
 use crate::http::stream::StreamCtx;
+use crate::runtime::Integer;
 
 /// A cluster to forward to.
 pub enum Target {
@@ -44,10 +45,25 @@ impl Target {
 
 struct Choice {
     target: Target,
-    weight: u64,
+    weight: Weight,
     level: Level,
     overrides: Overrides,
     host_rewrite: Option<HeaderValue>,
+}
+
+/// The weight of a cluster: as configured, or as a runtime key has it (`runtime_key_prefix`).
+enum Weight {
+    Fixed(u64),
+    Runtime(Integer),
+}
+
+impl Weight {
+    fn get(&self) -> u64 {
+        match self {
+            Weight::Fixed(n) => *n,
+            Weight::Runtime(n) => n.get().min(u64::from(u32::MAX)),
+        }
+    }
 }
 
 /// Forwarding, compiled.
@@ -64,7 +80,8 @@ pub struct Forward {
     pub cors: Option<Arc<Policy>>,
     target: Option<Target>,
     choices: Vec<Choice>,
-    total: u64,
+    /// Sum of the weights, where none of them can change.
+    total: Option<u64>,
     path_format: Option<Format>,
     literal_host: Option<HeaderValue>,
 }
@@ -87,7 +104,12 @@ impl Forward {
             for c in &w.clusters {
                 choices.push(Choice {
                     target: Target::new(&c.cluster, parts),
-                    weight: u64::from(c.weight),
+                    weight: match (&*c.cluster, w.runtime_key_prefix.as_str()) {
+                        (ClusterSpecifier::Name(name), prefix) if !prefix.is_empty() => {
+                            Weight::Runtime(parts.runtime.integer(&format!("{prefix}.{name}"), u64::from(c.weight)))
+                        }
+                        _ => Weight::Fixed(u64::from(c.weight)),
+                    },
                     level: Level::new(&c.headers)?,
                     overrides: chain.overrides(&[&c.per_filter])?,
                     host_rewrite: c.host_rewrite.as_deref().map(|h| value(h, "host_rewrite_literal")).transpose()?,
@@ -109,7 +131,10 @@ impl Forward {
             retry: action.retry_policy.clone().or_else(|| vhost.retry_policy.clone()).map(Arc::new),
             clusters: parts.clusters.clone(),
             mirrors: Mirror::compile(mirrors.map_or(&[][..], |list| list), parts)?,
-            total: choices.iter().map(|c: &Choice| c.weight).sum(),
+            total: choices
+                .iter()
+                .map(|c: &Choice| if let Weight::Fixed(n) = c.weight { Some(n) } else { None })
+                .sum::<Option<u64>>(),
             cors: action.cors.as_ref().map(|c| Arc::new(Policy::new(c, &parts.runtime))),
             config: action.clone(),
             target,
@@ -121,7 +146,8 @@ impl Forward {
 
     /// Chooses among weighted clusters.
     pub(super) fn choose(&self, ctx: &StreamCtx) -> Option<usize> {
-        if self.total == 0 {
+        let total = self.total.unwrap_or_else(|| self.choices.iter().map(|c| c.weight.get()).sum());
+        if total == 0 {
             return None;
         }
         let given = match &self.config.cluster {
@@ -130,10 +156,11 @@ impl Forward {
             }
             _ => None,
         };
-        let mut at = given.unwrap_or_else(|| lb::mix(ctx.random ^ 0x77)) % self.total;
+        let mut at = given.unwrap_or_else(|| lb::mix(ctx.random ^ 0x77)) % total;
         self.choices.iter().position(|c| {
-            let here = at < c.weight;
-            at = at.saturating_sub(c.weight);
+            let weight = c.weight.get();
+            let here = at < weight;
+            at = at.saturating_sub(weight);
             here
         })
     }

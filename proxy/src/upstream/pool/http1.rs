@@ -63,5 +63,5 @@ pub(super) fn wrap(ask: &Ask<'_>, guard: ConnGuard, stream: Stream) -> Box<H1Con
         allow_chunked_length: c.http1.allow_chunked_length,
     };
     let home = Home::new(guard, NEXT_ID.fetch_add(1, Ordering::Relaxed), stream.local_addr());
-    H1Conn::new(stream, limits, c.http1.header_key_format, c.http1.enable_trailers, home)
+    H1Conn::new(stream, limits, &c.http1, home)
 }

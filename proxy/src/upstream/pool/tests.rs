@@ -82,6 +82,7 @@ fn head() -> RequestHead {
         headers: http::HeaderMap::new(),
         protocol: Protocol::Http11,
         upgrade: None,
+        spelling: None,
     }
 }
 
