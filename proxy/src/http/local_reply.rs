@@ -7,6 +7,7 @@ use super::body::Body;
 use super::connection::Reply;
 use super::head::ResponseHead;
 use super::stream::StreamCtx;
+use crate::stream_info::Protocol;
 
 /// Makes a local reply of `status` with `text`.
 pub fn make(ctx: Box<StreamCtx>, status: StatusCode, text: &str, details: &'static str) -> Reply {
@@ -26,6 +27,11 @@ pub fn with_headers(
         ctx.info.upstream.cluster = ctx.routed_cluster().map(|c| c.name.clone());
     }
     let mut head = ResponseHead::new(status);
+    // A bad request may be one whose end was misunderstood.
+    let close = status == StatusCode::BAD_REQUEST && ctx.request.protocol != Protocol::Http2 && {
+        let m = &ctx.conn.manager.config;
+        !m.http1.override_stream_error.unwrap_or(m.stream_error_on_invalid_http_message)
+    };
     headers(&mut head.headers);
     let mut body = body;
     let manager = ctx.conn.manager.clone();
@@ -55,7 +61,7 @@ pub fn with_headers(
         }
     }
     super::manager::finish_response(&mut ctx, &mut head, true);
-    Reply::new(ctx, head, Body::from_bytes(body), true)
+    Reply { close, ..Reply::new(ctx, head, Body::from_bytes(body), true) }
 }
 
 /// Whether the request is gRPC, by its content type.

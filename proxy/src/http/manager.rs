@@ -163,9 +163,7 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     let m = &manager.config;
     manager.early.apply_request(&mut ctx);
     if ctx.request.authority.is_none() && ctx.request.protocol != crate::stream_info::Protocol::Http10 {
-        let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "missing_host_header");
-        reply.close = closes_for_invalid(m);
-        return Err(reply);
+        return Err(local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "missing_host_header"));
     }
     if ctx.request.authority.is_none() && !m.http1.default_host_for_http_10.is_empty() {
         ctx.request.authority = HeaderValue::from_str(&m.http1.default_host_for_http_10).ok();
@@ -175,9 +173,7 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
         return Err(local_reply::make(ctx, StatusCode::NOT_FOUND, "", "absolute_path_rejected"));
     }
     if ctx.request.path.contains('#') {
-        let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "path_normalization_failed");
-        reply.close = closes_for_invalid(m);
-        return Err(reply);
+        return Err(local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "path_normalization_failed"));
     }
     strip_host(&mut ctx);
     match normalize::path(&ctx.request.path, m) {
@@ -200,9 +196,7 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
         }
         PathOutcome::Reject => {
             manager.stats.downstream_rq_failed_path_normalization.inc();
-            let mut reply = local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "path_normalization_failed");
-            reply.close = closes_for_invalid(m);
-            return Err(reply);
+            return Err(local_reply::make(ctx, StatusCode::BAD_REQUEST, "", "path_normalization_failed"));
         }
     }
     if let Some(status) = client_address(&mut ctx) {
@@ -222,11 +216,6 @@ pub fn prepare(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
         ctx.request.headers.insert(header::USER_AGENT, HeaderValue::from_static("weft"));
     }
     Ok(ctx)
-}
-
-/// Whether an invalid request costs an HTTP/1 client its connection.
-fn closes_for_invalid(m: &config::HttpConnectionManager) -> bool {
-    !m.http1.override_stream_error.unwrap_or(m.stream_error_on_invalid_http_message)
 }
 
 fn strip_host(ctx: &mut StreamCtx) {

@@ -45,7 +45,7 @@ fn admin() -> Result<()> {
         ("config-dump-bad", "GET", "/config_dump?resource=nothing", View::Head),
         ("certs", "GET", "/certs", View::Body),
         ("memory", "GET", "/memory", View::Keys(1)),
-        ("runtime", "GET", "/runtime", View::Body),
+        ("runtime", "GET", "/runtime", View::Keys(2)),
         ("hot-restart-version", "GET", "/hot_restart_version", View::Head),
         ("init-dump", "GET", "/init_dump", View::Body),
         ("logging-get", "GET", "/logging", View::Head),
@@ -62,7 +62,7 @@ fn admin() -> Result<()> {
         ("ok", "POST", "/healthcheck/ok", View::Body),
         ("ok-ready", "GET", "/ready", View::Body),
         ("runtime-modify", "POST", "/runtime_modify?some.key=5", View::Body),
-        ("runtime-modified", "GET", "/runtime", View::Body),
+        ("runtime-modified", "GET", "/runtime", View::Keys(3)),
         ("drain", "POST", "/drain_listeners?graceful&skip_exit", View::Body),
         ("put", "PUT", "/ready", View::Head),
     ] {
