@@ -447,6 +447,8 @@ pub struct StreamInfo {
     pub protocol: Option<Protocol>,
     /// Status sent to the client; 0: none.
     pub response_code: u16,
+    /// Told when the upstream answers 100 Continue (`proxy_100_continue`).
+    pub interim: Option<Arc<crate::http::limits::Shared>>,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: Option<Cow<'static, str>>,
     /// Response flags.
@@ -491,6 +493,7 @@ impl StreamInfo {
             conn,
             protocol,
             response_code: 0,
+            interim: None,
             details: None,
             flags: ResponseFlags::NONE,
             bytes: ByteCounts::default(),

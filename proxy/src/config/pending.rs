@@ -63,9 +63,6 @@ fn tcp(f: &mut Found, at: &str, t: &TcpProxy) {
 }
 
 fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
-    f.flag(h.proxy_100_continue, at, "proxy_100_continue");
-    f.flag(h.proxy_status.is_some(), at, "proxy_status_config");
-    f.flag(h.append_local_overload, at, "append_local_overload");
     f.flag(h.access_log_flush_interval.is_some(), at, "access_log_options.access_log_flush_interval");
     f.flag(h.http2.stream_reset_rate.is_some(), at, "http2_protocol_options.stream_reset_rate");
     f.flag(h.stream_flush_timeout.is_some(), at, "stream_flush_timeout");

@@ -83,7 +83,7 @@ impl Expiry {
 }
 
 /// What the codec and the request tell each other.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Shared {
     /// Milliseconds; 0: none.
     idle: AtomicU64,
@@ -96,9 +96,22 @@ pub struct Shared {
     uploaded: AtomicBool,
     /// Bytes of the request's body.
     received: AtomicU64,
+    /// The upstream says that the client may go on.
+    go_on: AtomicBool,
 }
 
 impl Shared {
+    /// The upstream has answered 100 Continue: the codec passes it on.
+    pub fn go_on(&self) {
+        self.go_on.store(true, Relaxed);
+    }
+
+    /// Whether it has since the last call.
+    pub fn take_go_on(&self) -> bool {
+        // Nearly always false: a load is cheaper than a swap.
+        self.go_on.load(Relaxed) && self.go_on.swap(false, Relaxed)
+    }
+
     /// So many bytes of the request's body have come.
     pub fn add_received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Relaxed);
@@ -182,6 +195,7 @@ impl Clock {
         shared.expired.store(0, Relaxed);
         shared.touched.store(false, Relaxed);
         shared.received.store(0, Relaxed);
+        shared.go_on.store(false, Relaxed);
         let after = |limit: Option<Duration>| limit.and_then(|d| began.checked_add(d));
         Clock {
             shared,

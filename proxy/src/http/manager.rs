@@ -15,6 +15,7 @@ use super::headers::Mutations;
 use super::local_reply;
 use super::normalize::{self, PathOutcome};
 use super::original_ip;
+use super::proxy_status;
 use super::reply_config::ReplyConfig;
 use super::route::RouteTable;
 use super::stream::StreamCtx;
@@ -448,6 +449,9 @@ fn uuid(random: u64, packed: bool) -> HeaderValue {
 pub fn finish_response(ctx: &mut StreamCtx, head: &mut ResponseHead, local: bool) {
     let manager = ctx.conn.manager.clone();
     let m = &manager.config;
+    if let Some(config) = &m.proxy_status {
+        proxy_status::apply(config, ctx, head);
+    }
     // Formats see the status the answer has.
     ctx.info.response_code = head.status.as_u16();
     if let Some(route) = &ctx.route {

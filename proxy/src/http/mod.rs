@@ -16,6 +16,7 @@ pub mod mirror;
 pub mod names;
 pub mod normalize;
 pub mod original_ip;
+mod proxy_status;
 pub mod replay;
 pub mod reply_config;
 mod request;

@@ -173,6 +173,9 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
     let limits = ctx.limits.clone();
     limits.of_route(f.config.idle_timeout, Timeouts::stream(&mut ctx, f));
     limits.answer_within(fw.timeouts.route);
+    if ctx.conn.manager.config.proxy_100_continue {
+        ctx.info.interim = Some(ctx.limits.clone());
+    }
     ctx.choose_virtual_cluster();
     prepare_upstream(&mut ctx, &fw);
     let body = fw.keep_body(&ctx, body);

@@ -240,6 +240,7 @@ async fn http1(
     info.upstream.local.clone_from(&conn.home().local);
     info.upstream.tls = conn.stream().tls_info();
     conn.start(head, request_framing(head, &body), body);
+    conn.interim.clone_from(&info.interim);
     info.upstream.requests_on_connection = conn.served();
     let result = poll_fn(|cx| conn.poll_head(cx)).await;
     info.bytes.upstream_wire_sent = conn.wire_sent;
@@ -281,6 +282,7 @@ async fn http2(
         idle_race: (!sent && e != BodyError::Protocol) || e == BodyError::GoneAway,
     };
     let mut exchange = slot.start(head, body).map_err(|e| failed(e, false))?;
+    exchange.interim.clone_from(&info.interim);
     match poll_fn(|cx| exchange.poll_head(cx)).await {
         Ok(response) if exchange.is_end() => Ok((response, Body::H2(exchange))),
         Ok(response) => Ok((response, Body::H2(exchange))),

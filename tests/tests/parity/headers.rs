@@ -3,6 +3,7 @@
 use anyhow::Result;
 use weft_tests::config::Config;
 use weft_tests::parity::{Group, get, h1, request, run};
+use weft_tests::upstream::script::hex;
 
 const LEVELS: &str = r#"
     route_config:
@@ -347,4 +348,49 @@ fn upstream_targets() -> Result<()> {
     run(&Group::new("upstream-targets", config)
         .step("whole-url", get("http", "/x?y", &[]))
         .step("case-of-answers", get("http", "/", &["x-script: 200,h=X-Mixed-Case:v,h=UPPER:w"])))
+}
+
+#[test]
+fn proxy_status() -> Result<()> {
+    let routes = r#"
+            route_config:
+              virtual_hosts:
+              - name: all
+                domains: ["*"]
+                routes:
+                - {match: {prefix: "/direct"}, direct_response: {status: 404}}
+                - {match: {prefix: "/nowhere"}, route: {cluster_header: x-nowhere}}
+                - {match: {prefix: "/dead"}, route: {cluster: dead}}
+                - {match: {prefix: "/none"}, route: {cluster: none}}
+                - {match: {prefix: "/slow"}, route: {cluster: a, timeout: 0.2s}}
+                - {match: {prefix: "/a"}, route: {cluster: a}}
+        "#;
+    let with = |fields: &str| format!("{routes}\n            proxy_status_config: {fields}\n");
+    let config = Config::new()
+        .http("all", &with("{}"))
+        .http("bare", &with("{remove_details: true}"))
+        .http(
+            "codes",
+            &with("{remove_response_flags: true, set_recommended_response_code: true, literal_proxy_name: px}"),
+        )
+        .cluster("a", "")
+        .cluster("dead", "")
+        .cluster_of("none", &[], "");
+    let mut group = Group::new("proxy-status", config);
+    for to in ["all", "bare", "codes"] {
+        for (case, path, script) in [
+            ("ok", "/a", "200"),
+            ("upstream-503", "/a", "503"),
+            ("direct", "/direct", ""),
+            ("no-route", "/x", ""),
+            ("no-cluster", "/nowhere", ""),
+            ("refused", "/dead", ""),
+            ("no-host", "/none", ""),
+            ("timeout", "/slow", "200,delay=1000"),
+            ("garbage", "/a", &format!("raw={}", hex(b"nonsense\r\n\r\n"))),
+        ] {
+            group = group.step(&format!("{to}-{case}"), get(to, path, &[&format!("x-script: {script}")]));
+        }
+    }
+    run(&group)
 }

@@ -4,12 +4,14 @@
 //! its pool, or is closed. Dropping it midway closes it.
 
 use std::io;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Method, StatusCode, header};
 
 use super::super::body::{Body, BodyError, Frame};
 use super::super::head::{RequestHead, ResponseHead};
+use super::super::limits::Shared;
 use super::super::names;
 use super::decode::{Decoder, ReadBuffer};
 use super::encode::{self, Outgoing};
@@ -55,6 +57,8 @@ pub struct H1Conn {
     full_url: bool,
     /// The peer closed it.
     peer_closed: bool,
+    /// Told when the upstream answers 100 Continue.
+    pub interim: Option<Arc<Shared>>,
     /// Bytes written since the exchange began.
     pub wire_sent: u64,
     home: Home,
@@ -87,6 +91,7 @@ impl H1Conn {
             format: options.header_key_format,
             full_url: options.send_fully_qualified_url,
             peer_closed: false,
+            interim: None,
             wire_sent: 0,
             home,
         })
@@ -175,6 +180,9 @@ impl H1Conn {
         let mut headers = parsed.headers;
         let status = parsed.status;
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            if let Some(told) = self.interim.as_ref().filter(|_| status == StatusCode::CONTINUE) {
+                told.go_on();
+            }
             return Ok(None);
         }
         let lengths = parse::lengths(&mut headers, self.limits.allow_chunked_length)?;

@@ -199,7 +199,7 @@ impl ServerConn {
         };
         let method = head.method.clone();
         let old = head.protocol == Protocol::Http10;
-        if request::expects_continue(&head) {
+        if request::expects_continue(&head) && !self.conn.manager.config.proxy_100_continue {
             head.headers.remove(header::EXPECT);
             self.out.head.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
@@ -237,6 +237,9 @@ impl ServerConn {
             loop {
                 if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
                     return Poll::Ready(Some(reply));
+                }
+                if clock.shared.take_go_on() {
+                    self.out.head.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
                 if !self.out.is_empty() {
                     let mut n = 0;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::super::body::{Body, BodyError, Frame};
 use super::super::head::{RequestHead, ResponseHead};
+use super::super::limits::Shared as Limits;
 use super::super::names::{HTTP2_SETTINGS, KEEP_ALIVE, PROXY_CONNECTION};
 use super::io::{self, Gathered, Io};
 use super::keepalive::Keepalive;
@@ -240,6 +241,7 @@ impl H2Slot {
             body_error(&e)
         })?;
         Ok(Box::new(H2Body {
+            interim: None,
             response: Some(response),
             recv: None,
             upload: Upload::new(stream, body, end),
@@ -297,6 +299,8 @@ pub(super) fn strip_h1(headers: &mut http::HeaderMap) {
 
 /// An exchange: the upload, and the response as it comes.
 pub struct H2Body {
+    /// Told when the upstream answers 100 Continue.
+    pub interim: Option<Arc<Limits>>,
     response: Option<ResponseFuture>,
     recv: Option<h2::RecvStream>,
     upload: Upload,
@@ -315,6 +319,12 @@ impl H2Body {
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, BodyError>> {
         let upload = self.upload.poll(cx);
         let Some(response) = &mut self.response else { return Poll::Ready(Err(BodyError::Closed)) };
+        if let Some(told) = &self.interim
+            && let Poll::Ready(Some(Ok(interim))) = response.poll_informational(cx)
+            && interim.status() == http::StatusCode::CONTINUE
+        {
+            told.go_on();
+        }
         match std::future::Future::poll(std::pin::Pin::new(response), cx) {
             Poll::Ready(Ok(r)) => {
                 self.response = None;

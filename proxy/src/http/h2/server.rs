@@ -230,12 +230,10 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             return;
         }
     };
-    if head.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    let expects = head.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    if expects && !conn.manager.config.proxy_100_continue {
         head.headers.remove(header::EXPECT);
-        let mut go_on = Response::new(());
-        *go_on.status_mut() = StatusCode::CONTINUE;
-        // Where it cannot be sent the client is gone, which the stream finds out by itself.
-        let _ = respond.send_informational(go_on);
+        go_on(&mut respond);
     }
     let no_body = head.method == Method::HEAD;
     match answer(head, body, conn, &mut respond, &mut clock, &mut timer).await {
@@ -263,6 +261,9 @@ async fn answer(
         if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
             return Poll::Ready(Ok(reply));
         }
+        if clock.shared.take_go_on() {
+            go_on(respond);
+        }
         // The client's reset ends the request and what it does upstream.
         if respond.poll_reset(cx).is_ready() {
             return Poll::Ready(Err(None));
@@ -277,6 +278,14 @@ async fn answer(
         }
     })
     .await
+}
+
+/// Tells the client to send the body it holds back.
+fn go_on(respond: &mut SendResponse<Bytes>) {
+    let mut response = Response::new(());
+    *response.status_mut() = StatusCode::CONTINUE;
+    // Where it cannot be sent the client is gone, which the stream finds out by itself.
+    let _ = respond.send_informational(response);
 }
 
 /// Writes an answer.
