@@ -158,6 +158,13 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
     Ok(Built { parts, listeners, description })
 }
 
+impl Built {
+    /// What everything was built from.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+}
+
 fn at(prefix: &str, e: ConfigError) -> ConfigError {
     ConfigError { field_path: format!("{prefix}.{}", e.field_path), ..e }
 }
