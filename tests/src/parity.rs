@@ -414,6 +414,11 @@ impl Step {
                 let body = String::from_utf8_lossy(&answer.body);
                 match view {
                     View::Head => {}
+                    // Envoy prints the members of some objects in the order of a hash table.
+                    View::Body if kind == "application/json" => {
+                        let sorted: serde_json::Value = serde_json::from_str(&body).context("JSON")?;
+                        *seen += &format!("{sorted:#}\n");
+                    }
                     View::Body => *seen += &format!("{body}\n"),
                     View::Keys(depth) => keys(&serde_json::from_str(&body).context("JSON")?, *depth, "", seen),
                 }

@@ -262,9 +262,10 @@ fn listeners() -> Result<()> {
         .step("stays", talk("entry-stays", &[&to("10.9.8.7", 80)]))
         .step("options", talk("options", &[]))
         .step("options-two", talk("options-two", &[]))
-        .step("limit", beside("one", talk("one", &[b"hello"])))
+        // Nothing is sent: bytes that meet a closed socket turn its close into a reset, or not, as they arrive.
+        .step("limit", beside("one", talk("one", &[])))
         .logs(2)
-        .step("limit-again", talk("one", &[b"hello"]))
+        .step("limit-again", talk("one", &[]))
         .logs(2)
         .step(
             "counters",
