@@ -14,6 +14,7 @@ macro_rules! cluster_stats {
             $(pub $gauge: Gauge,)*
             pub upstream_rq_time: Histogram,
             pub upstream_cx_length_ms: Histogram,
+            pub upstream_rq_per_cx: Histogram,
             pub upstream_cx_connect_ms: Histogram,
             codes: CodeStats,
             /// Of responses that were not passed on but tried again; made with the first.
@@ -31,6 +32,7 @@ macro_rules! cluster_stats {
                     $($name: scope.counter(stringify!($name)),)*
                     $($gauge: scope.gauge(stringify!($gauge)),)*
                     upstream_rq_time: scope.histogram("upstream_rq_time", Unit::Milliseconds),
+                    upstream_rq_per_cx: scope.histogram("upstream_rq_per_cx", Unit::Unspecified),
                     upstream_cx_length_ms: scope.histogram("upstream_cx_length_ms", Unit::Milliseconds),
                     upstream_cx_connect_ms: scope.histogram("upstream_cx_connect_ms", Unit::Milliseconds),
                     codes: CodeStats::new(&scope, "upstream_rq_"),

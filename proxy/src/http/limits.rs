@@ -92,6 +92,8 @@ pub struct Shared {
     /// Milliseconds from the request's end; 0: none.
     route: AtomicU64,
     expired: AtomicU8,
+    /// The HTTP/2 error code with which the client reset the stream, plus 1; 0: it did not.
+    reset: AtomicU64,
     touched: AtomicBool,
     uploaded: AtomicBool,
     /// Bytes of the request's body.
@@ -146,6 +148,17 @@ impl Shared {
     /// The time the upstream has for its whole answer, from the end of the request on.
     pub fn answer_within(&self, limit: Option<Duration>) {
         self.route.store(millis(limit), Relaxed);
+    }
+
+    /// The client reset the stream.
+    pub fn set_reset(&self, reason: h2::Reason) {
+        self.reset.store(u64::from(u32::from(reason)) + 1, Relaxed);
+    }
+
+    /// With what the client reset the stream, if it did.
+    pub fn reset(&self) -> Option<h2::Reason> {
+        let code = self.reset.load(Relaxed).checked_sub(1)?;
+        Some(u32::try_from(code).unwrap_or_default().into())
     }
 
     /// Something moved.

@@ -45,6 +45,8 @@ pub struct StreamCtx {
     /// It is a tunnel that was opened.
     tunnel: bool,
     has_request: bool,
+    /// The books are closed.
+    closed: bool,
 }
 
 impl StreamCtx {
@@ -98,6 +100,7 @@ impl StreamCtx {
             virtual_cluster: None,
             tunnel: false,
             has_request,
+            closed: false,
         }
     }
 
@@ -165,6 +168,11 @@ impl StreamCtx {
 
     /// Closes the books: stats and logs.
     pub fn finish(mut self: Box<Self>, reason: EndReason) {
+        self.close(reason);
+    }
+
+    fn close(&mut self, reason: EndReason) {
+        self.closed = true;
         let now = Instant::now();
         self.info.times.end = Some(now);
         self.info.bytes.received = self.limits.received();
@@ -176,6 +184,7 @@ impl StreamCtx {
             EndReason::DownstreamClosed => {
                 self.info.flags.set(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
                 self.info.details = Some("downstream_remote_disconnect".into());
+                stats.downstream_rq_rx_reset.inc();
                 stats.downstream_cx_destroy_remote_active_rq.inc();
                 stats.downstream_cx_destroy_active_rq.inc();
             }
@@ -185,7 +194,7 @@ impl StreamCtx {
                 stats.downstream_rq_rx_reset.inc();
             }
             EndReason::Expired(limit) => {
-                limit.record(&mut self);
+                limit.record(self);
                 self.info.details = Some(limit.details().into());
             }
             EndReason::Upstream(BodyError::IdleTimeout) => {
@@ -255,6 +264,13 @@ impl StreamCtx {
 
 impl Drop for StreamCtx {
     fn drop(&mut self) {
+        if !self.closed {
+            // Given up before there was an answer: the client left, or reset the stream.
+            self.close(match self.limits.reset() {
+                Some(reason) => EndReason::DownstreamReset(reason),
+                None => EndReason::DownstreamClosed,
+            });
+        }
         if self.tunnel {
             self.conn.manager.stats.downstream_cx_upgrades_active.dec();
         }

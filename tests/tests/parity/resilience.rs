@@ -283,6 +283,24 @@ fn failures() -> Result<()> {
         .step("reset", get("http", "/", &["x-script: reset"]))
         .step("close", get("http", "/", &["x-script: close"]))
         .step(
+            "client-leaves",
+            Step::Bytes {
+                to: "http".to_owned(),
+                writes: vec![format!("GET /no-timeout HTTP/1.1\r\nhost: example.com\r\n{slow}\r\n\r\n").into_bytes()],
+                finish: false,
+                tls: None,
+            },
+        )
+        .step(
+            "client-half-closes",
+            Step::Bytes {
+                to: "http".to_owned(),
+                writes: vec![format!("GET /no-timeout HTTP/1.1\r\nhost: example.com\r\n{slow}\r\n\r\n").into_bytes()],
+                finish: true,
+                tls: None,
+            },
+        )
+        .step(
             "early-error",
             request("http", "POST", "/", &["x-script: 413,early,end,h=connection:close"], &"x".repeat(100)),
         )
@@ -304,6 +322,12 @@ fn failures() -> Result<()> {
                 "cluster.a.upstream_cx_destroy_remote_with_active_rq",
                 "cluster.a.upstream_cx_destroy_local_with_active_rq",
                 "cluster.a.membership_healthy",
+                "cluster.a.upstream_cx_close_notify",
+                "cluster.a.upstream_rq_cancelled",
+                "cluster.a.upstream_rq_active",
+                "cluster.a.upstream_cx_active",
+                "http.http.downstream_cx_destroy_remote_active_rq",
+                "http.http.downstream_rq_active",
             ]),
         );
     run(&group)

@@ -68,6 +68,8 @@ impl Drop for H1Conn {
     fn drop(&mut self) {
         let busy = !self.body_done() || !self.upload_done;
         self.home.closing(self.peer_closed, busy);
+        self.count_bytes();
+        self.home.cluster().stats.upstream_rq_per_cx.record(self.served);
     }
 }
 
@@ -200,6 +202,9 @@ impl H1Conn {
             };
         let close = parse::list_has(&headers, &header::CONNECTION, "close");
         let keep = parse::list_has(&headers, &header::CONNECTION, "keep-alive");
+        if close && self.reusable {
+            self.home.cluster().stats.upstream_cx_close_notify.inc();
+        }
         self.reusable &= !close && (parsed.protocol == Protocol::Http11 || keep) && framing != Framing::UntilClose;
         self.download = Some(Decoder::new(framing, self.limits.body(self.enable_trailers)));
         for hop in [&header::CONNECTION, &header::TRANSFER_ENCODING, &names::KEEP_ALIVE, &names::PROXY_CONNECTION] {
@@ -294,8 +299,15 @@ impl H1Conn {
         self.reusable && self.body_done() && self.upload_done && self.out.is_empty() && self.rbuf.bytes.is_empty()
     }
 
+    fn count_bytes(&mut self) {
+        let stats = &self.home.cluster().stats;
+        stats.upstream_cx_tx_bytes_total.add(std::mem::take(&mut self.wire_sent));
+        stats.upstream_cx_rx_bytes_total.add(std::mem::take(&mut self.rbuf.total));
+    }
+
     /// Ends the exchange: home to the pool, or closed.
-    pub fn finish(self: Box<Self>) {
+    pub fn finish(mut self: Box<Self>) {
+        self.count_bytes();
         if self.is_reusable() {
             Home::check_in(self);
         }

@@ -60,7 +60,19 @@ enum Next {
     Close,
 }
 
+impl Drop for ServerConn {
+    fn drop(&mut self) {
+        self.count_read();
+    }
+}
+
 impl ServerConn {
+    /// Counts what was read since the last time.
+    fn count_read(&mut self) {
+        let n = std::mem::take(&mut self.buf.total);
+        self.conn.manager.stats.downstream_cx_rx_bytes_total.add(n);
+    }
+
     /// A connection on `stream`, of which `already` was read.
     pub fn new(stream: Stream, already: Bytes, conn: Arc<HttpConn>) -> Self {
         let m = &conn.manager.config;
@@ -73,6 +85,7 @@ impl ServerConn {
         };
         let mut buf = ReadBuffer::default();
         buf.bytes.extend_from_slice(&already);
+        buf.total = already.len() as u64;
         let ends = m.common.max_connection_duration.and_then(|d| conn.info.start.checked_add(d));
         ServerConn {
             ends,
@@ -243,7 +256,9 @@ impl ServerConn {
                 }
                 if !self.out.is_empty() {
                     let mut n = 0;
-                    if let Poll::Ready(Err(_)) = self.out.poll_write(&mut self.stream, cx, &mut n) {
+                    let written = self.out.poll_write(&mut self.stream, cx, &mut n);
+                    self.conn.manager.stats.downstream_cx_tx_bytes_total.add(n);
+                    if let Poll::Ready(Err(_)) = written {
                         return Poll::Ready(None);
                     }
                 }
@@ -306,6 +321,7 @@ impl ServerConn {
             self.poll_reply(cx, &mut body, framing, no_body, trailers, &mut upload, &mut reply, &mut clock)
         })
         .await;
+        self.count_read();
         match result {
             Ok(()) => reply.end.finish(EndReason::Complete),
             Err(reason) => {
@@ -374,6 +390,7 @@ impl ServerConn {
             let flushed = self.out.poll_write(&mut self.stream, cx, &mut written);
             reply.end.wire_sent(written);
             if written > 0 {
+                self.conn.manager.stats.downstream_cx_tx_bytes_total.add(written);
                 clock.shared.touch();
             }
             match flushed {
@@ -436,6 +453,7 @@ impl ServerConn {
         }
         let mut n = 0;
         let written = poll_fn(|cx| self.out.poll_write(&mut self.stream, cx, &mut n)).await;
+        self.conn.manager.stats.downstream_cx_tx_bytes_total.add(n);
         reply.end.finish(if written.is_ok() { EndReason::Complete } else { EndReason::DownstreamClosed });
         if written.is_ok() { Next::Linger } else { Next::Close }
     }

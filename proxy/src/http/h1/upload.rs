@@ -70,7 +70,7 @@ impl Upload {
         }
         while buf.bytes.len() < PIPELINE_MAX {
             match ready!(poll_read_small(stream, cx, &mut buf.bytes)) {
-                Ok(n) if n > 0 => {}
+                Ok(n) if n > 0 => buf.total += n as u64,
                 _ => return Poll::Ready(Activity::Gone),
             }
         }

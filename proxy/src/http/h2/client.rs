@@ -88,7 +88,9 @@ impl H2Handle {
             .max_send_buffer_size(cluster.config.per_connection_buffer_limit)
             .enable_push(false);
         let failed = |reason: &'static str| PoolError::Connect { reason: reason.into(), fault: ConnectFault::Remote };
-        let (stream, out) = io::gather(stream, Bytes::new(), None);
+        let stats = &cluster.stats;
+        let counts = io::Counts(stats.upstream_cx_rx_bytes_total.clone(), stats.upstream_cx_tx_bytes_total.clone());
+        let (stream, out) = io::gather(stream, Bytes::new(), None, counts);
         let (send, connection) = tokio::time::timeout(HANDSHAKE, builder.handshake(stream))
             .await
             .map_err(|_| failed("HTTP/2 handshake timeout"))?
@@ -113,6 +115,8 @@ impl H2Handle {
         tokio::spawn(async move {
             let remote = run(connection, out, &state, &guard).await;
             state.closed.store(true, Ordering::Release);
+            let served = state.served.load(Ordering::Relaxed);
+            state.cluster.stats.upstream_rq_per_cx.record(served);
             guard.closing(remote, state.active.load(Ordering::Relaxed) > 0);
             drop(guard);
         });
@@ -134,8 +138,11 @@ impl H2Handle {
         match send.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => {}
             Poll::Pending => return None,
-            Poll::Ready(Err(_)) => {
+            Poll::Ready(Err(e)) => {
                 // The peer's GOAWAY is here already: asking it would fail the request.
+                if e.is_go_away() {
+                    s.cluster.stats.upstream_cx_close_notify.inc();
+                }
                 s.drain();
                 return None;
             }

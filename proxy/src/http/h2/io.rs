@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::guard::{self, Breach, Guard};
+use crate::stats::Counter;
 
 /// Bytes that may wait for the socket.
 const HIGH_WATER: usize = 128 << 10;
@@ -28,7 +29,11 @@ struct Inner<S> {
     out: BytesMut,
     /// What the peer is to be left for; its GOAWAY is in `out`.
     breach: Option<Breach>,
+    counts: Counts,
 }
+
+/// Where bytes are counted: those read, those written.
+pub(super) struct Counts(pub(super) Counter, pub(super) Counter);
 
 /// The library's end.
 pub(super) struct Io<S>(Arc<Mutex<Inner<S>>>);
@@ -37,8 +42,8 @@ pub(super) struct Io<S>(Arc<Mutex<Inner<S>>>);
 pub(super) struct Gathered<S>(Arc<Mutex<Inner<S>>>);
 
 /// Both ends over `stream`, of which `already` was read; `guard` looks at what comes and goes.
-pub(super) fn gather<S>(stream: S, already: Bytes, guard: Option<Guard>) -> (Io<S>, Gathered<S>) {
-    let inner = Arc::new(Mutex::new(Inner { stream, already, guard, out: BytesMut::new(), breach: None }));
+pub(super) fn gather<S>(stream: S, already: Bytes, guard: Option<Guard>, counts: Counts) -> (Io<S>, Gathered<S>) {
+    let inner = Arc::new(Mutex::new(Inner { stream, already, guard, out: BytesMut::new(), breach: None, counts }));
     (Io(inner.clone()), Gathered(inner))
 }
 
@@ -67,6 +72,7 @@ impl<S: AsyncWrite + Unpin> Inner<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(n);
+            self.counts.1.add(n as u64);
         }
         if self.out.capacity() > 0 {
             self.out = BytesMut::new();
@@ -124,6 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Io<S> {
             buf.put_slice(&inner.already[..n]);
             inner.already.advance(n);
         }
+        inner.counts.0.add((buf.filled().len() - before) as u64);
         if let Some(Err(breach)) = inner.guard.as_mut().map(|g| g.received(&buf.filled()[before..])) {
             inner.leave(breach);
             return Poll::Ready(Err(io::Error::other(breach)));
@@ -182,7 +189,8 @@ mod tests {
     #[tokio::test]
     async fn writes_leave_together_and_the_buffer_goes() {
         let (here, mut there) = tokio::io::duplex(1 << 20);
-        let (mut io, gathered) = gather(here, Bytes::from_static(b"first"), None);
+        let (mut io, gathered) =
+            gather(here, Bytes::from_static(b"first"), None, Counts(Counter::noop(), Counter::noop()));
         io.write_all(b"a").await.unwrap();
         io.write_all(b"b").await.unwrap();
         io.flush().await.unwrap();

@@ -42,7 +42,9 @@ pub async fn serve(stream: Stream, already: Bytes, conn: Arc<HttpConn>) {
         builder.enable_connect_protocol();
     }
     let guard = Guard::new(o, spares_connection(config));
-    let (stream, out) = io::gather(stream, already, Some(guard));
+    let stats = &conn.manager.stats;
+    let counts = io::Counts(stats.downstream_cx_rx_bytes_total.clone(), stats.downstream_cx_tx_bytes_total.clone());
+    let (stream, out) = io::gather(stream, already, Some(guard), counts);
     let handshake = builder.handshake::<_, Bytes>(stream);
     tokio::pin!(handshake);
     let connection = poll_fn(|cx| {
@@ -265,7 +267,10 @@ async fn answer(
             go_on(respond);
         }
         // The client's reset ends the request and what it does upstream.
-        if respond.poll_reset(cx).is_ready() {
+        if let Poll::Ready(reset) = respond.poll_reset(cx) {
+            if let Ok(reason) = reset {
+                clock.shared.set_reset(reason);
+            }
             return Poll::Ready(Err(None));
         }
         timer.set(clock.deadline(clock.shared.is_uploaded()));

@@ -10,7 +10,13 @@ use crate::upstream::{PoolError, connector};
 
 /// A connection, as [`super::checkout`] has it.
 pub(super) async fn checkout(ask: &Ask<'_>) -> Result<Box<H1Conn>, PoolError> {
-    let _pending = Pending::new(ask)?;
+    let pending = Pending::new(ask)?;
+    let result = wait(ask).await;
+    pending.over();
+    result
+}
+
+async fn wait(ask: &Ask<'_>) -> Result<Box<H1Conn>, PoolError> {
     loop {
         let wait = {
             let mut pools = ask.host.pool(ask.worker).lock();

@@ -12,19 +12,31 @@ use crate::upstream::{ConnectFault, PoolError, connector};
 /// A place, as [`super::checkout`] has it. With `auto`, an HTTP/1 connection where ALPN chose that.
 pub(super) async fn checkout(ask: &Ask<'_>, auto: bool) -> Result<Checkout, PoolError> {
     let mut pending = None;
+    let result = wait(ask, auto, &mut pending).await;
+    if let Some(p) = pending {
+        p.over();
+    }
+    match result? {
+        Some(checkout) => Ok(checkout),
+        None => http1::checkout(ask).await.map(Checkout::H1),
+    }
+}
+
+/// A place; `None`: ALPN chose HTTP/1. `pending` is filled in once there is a wait.
+async fn wait<'a>(ask: &Ask<'a>, auto: bool, pending: &mut Option<Pending<'a>>) -> Result<Option<Checkout>, PoolError> {
     loop {
         let next = {
             let mut pools = ask.host.pool(ask.worker).lock();
             let on_host = pools.open;
             let pool = pools.of(ask.key);
             if let Some(h) = pool.reserve_h2() {
-                return Ok(Checkout::H2(h));
+                return Ok(Some(Checkout::H2(h)));
             }
             if auto && pool.speaks_h1 {
                 Next::Http1
             } else {
                 if pending.is_none() {
-                    pending = Some(Pending::new(ask)?);
+                    *pending = Some(Pending::new(ask)?);
                 }
                 if pool.h2_connecting {
                     let (tx, rx) = oneshot::channel();
@@ -40,10 +52,7 @@ pub(super) async fn checkout(ask: &Ask<'_>, auto: bool) -> Result<Checkout, Pool
             }
         };
         match next {
-            Next::Http1 => {
-                drop(pending);
-                return http1::checkout(ask).await.map(Checkout::H1);
-            }
+            Next::Http1 => return Ok(None),
             Next::Wait(rx) => {
                 if let Ok(Err(e)) = rx.await {
                     return Err(e);
@@ -54,7 +63,7 @@ pub(super) async fn checkout(ask: &Ask<'_>, auto: bool) -> Result<Checkout, Pool
                     place.taken();
                 }
             }
-            Next::Connect(guard) => return connect(ask, guard).await,
+            Next::Connect(guard) => return connect(ask, guard).await.map(Some),
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::{PoolError, connector};
-use crate::cluster::{Cluster, Host, Permit, Resource};
+use crate::cluster::{Cluster, ClusterStats, Host, Permit, Resource};
 use crate::http::h1::client::H1Conn;
 use crate::http::h2::client::{H2Handle, H2Slot};
 use crate::stream_info::ConnInfo;
@@ -273,7 +273,9 @@ fn connection_place(ask: &Ask<'_>, first: bool, on_host: u32) -> Option<Permit> 
 
 /// A request that waits for a connection, in the cluster's books.
 struct Pending<'a> {
-    gauge: &'a crate::stats::Gauge,
+    stats: &'a ClusterStats,
+    /// It was given up.
+    cancelled: bool,
     _permit: Permit,
 }
 
@@ -286,12 +288,20 @@ impl<'a> Pending<'a> {
         };
         stats.upstream_rq_pending_total.inc();
         stats.upstream_rq_pending_active.inc();
-        Ok(Pending { gauge: &stats.upstream_rq_pending_active, _permit: permit })
+        Ok(Pending { stats, cancelled: true, _permit: permit })
+    }
+
+    /// The wait is over, one way or the other.
+    fn over(mut self) {
+        self.cancelled = false;
     }
 }
 
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
-        self.gauge.dec();
+        self.stats.upstream_rq_pending_active.dec();
+        if self.cancelled {
+            self.stats.upstream_rq_cancelled.inc();
+        }
     }
 }
