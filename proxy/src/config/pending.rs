@@ -64,7 +64,6 @@ fn tcp(f: &mut Found, at: &str, t: &TcpProxy) {
 
 fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
     f.flag(h.access_log_flush_interval.is_some(), at, "access_log_options.access_log_flush_interval");
-    f.flag(h.http2.stream_reset_rate.is_some(), at, "http2_protocol_options.stream_reset_rate");
     f.flag(h.stream_flush_timeout.is_some(), at, "stream_flush_timeout");
     let idle = h.http2.keepalive.as_ref().is_some_and(|k| k.idle_interval.is_some());
     f.flag(idle, at, "http2_protocol_options.connection_keepalive.connection_idle_interval");

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
+use super::codec_stats::{CodecStats, Http2Stats};
 use super::connection::Reply;
 use super::filter::Chain;
 use super::head::{ResponseHead, Scheme};
@@ -35,15 +36,18 @@ macro_rules! http_stats {
             pub downstream_rq_time: Histogram,
             pub downstream_cx_length_ms: Histogram,
             pub codes: CodeStats,
-            /// `http2.keepalive_timeout`, of the whole process.
-            pub http2_keepalive_timeout: Counter,
+            /// `http1.*`, of the whole process.
+            pub http1: CodecStats,
+            /// `http2.*`, of the whole process.
+            pub http2: Http2Stats,
             /// The scope, for filters' stats.
             pub scope: Scope,
         }
         impl HttpStats {
             fn new(scope: Scope, root: &Scope) -> Self {
                 HttpStats {
-                    http2_keepalive_timeout: root.scope("http2").counter("keepalive_timeout"),
+                    http1: CodecStats::new(&root.scope("http1")),
+                    http2: Http2Stats::new(&root.scope("http2")),
                     $($name: scope.counter(stringify!($name)),)*
                     $($gauge: scope.gauge(stringify!($gauge)),)*
                     downstream_rq_time: scope.histogram("downstream_rq_time", Unit::Milliseconds),

@@ -2,6 +2,7 @@
 
 mod attempts;
 pub mod body;
+pub mod codec_stats;
 pub mod connection;
 mod failure;
 pub mod filter;

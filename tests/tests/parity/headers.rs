@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use weft_tests::config::Config;
-use weft_tests::parity::{Group, get, h1, request, run};
+use weft_tests::parity::{Group, get, h1, h2, request, run, stats};
 use weft_tests::upstream::script::hex;
 
 const LEVELS: &str = r#"
@@ -392,5 +392,35 @@ fn proxy_status() -> Result<()> {
             group = group.step(&format!("{to}-{case}"), get(to, path, &[&format!("x-script: {script}")]));
         }
     }
+    run(&group)
+}
+
+#[test]
+fn underscores() -> Result<()> {
+    let listener = |action: &str| {
+        format!(
+            "route_config:\n  virtual_hosts:\n  - name: all\n    domains: [\"*\"]\n    routes:\n    - {{match: {{prefix: \"/\"}}, route: {{cluster: a}}}}\ncommon_http_protocol_options: {{headers_with_underscores_action: {action}}}\n"
+        )
+    };
+    let config = Config::new()
+        .http("allow", &listener("ALLOW"))
+        .http("reject", &listener("REJECT_REQUEST"))
+        .http("drop", &listener("DROP_HEADER"))
+        .cluster("a", "");
+    let mut group = Group::new("underscores", config);
+    for to in ["allow", "reject", "drop"] {
+        group = group
+            .step(&format!("{to}-h1"), get(to, "/", &["x_a: 1", "x_b: 2", "x-c: 3"]))
+            .step(&format!("{to}-h2"), h2(to, "/", &[("x_a", "1"), ("x_b", "2"), ("x-c", "3")], b""));
+    }
+    let group = group.step(
+        "counters",
+        stats(&[
+            "http1.dropped_headers_with_underscores",
+            "http1.requests_rejected_with_underscores_in_headers",
+            "http2.dropped_headers_with_underscores",
+            "http2.requests_rejected_with_underscores_in_headers",
+        ]),
+    );
     run(&group)
 }

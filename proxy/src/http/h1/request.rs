@@ -18,6 +18,8 @@ pub(super) struct Received {
     pub(super) head: RequestHead,
     pub(super) framing: Framing,
     pub(super) keep_alive: bool,
+    /// Fields dropped for the underscores in their names.
+    pub(super) dropped: u32,
 }
 
 /// What a field that `Connection` names at most: beyond this it is an attack, as in Envoy.
@@ -77,7 +79,7 @@ pub(super) fn read(
     let scheme = if secure { Scheme::Https } else { Scheme::Http };
     let (method, protocol, spelling) = (parsed.method, parsed.protocol, parsed.spelling);
     let head = RequestHead { method, scheme, authority, path, headers, protocol, upgrade, spelling };
-    Ok(Received { head, framing, keep_alive })
+    Ok(Received { head, framing, keep_alive, dropped: parsed.dropped_underscores })
 }
 
 fn keeps_alive(headers: &HeaderMap, protocol: Protocol) -> bool {

@@ -206,10 +206,18 @@ impl ServerConn {
         let head_bytes = head.len() as u64;
         let secure = self.conn.info.tls.is_some();
         let received = request::read(head, &self.limits, &self.conn.manager.config, secure);
-        let Received { mut head, framing, keep_alive } = match received {
+        let Received { mut head, framing, keep_alive, dropped } = match received {
             Ok(received) => received,
-            Err(e) => return self.refuse(e.status(), e.details(), ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR).await,
+            Err(e) => {
+                if e == ParseError::Underscore {
+                    self.conn.manager.stats.http1.requests_rejected_with_underscores_in_headers.inc();
+                }
+                return self.refuse(e.status(), e.details(), ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR).await;
+            }
         };
+        if dropped > 0 {
+            self.conn.manager.stats.http1.dropped_headers_with_underscores.add(dropped.into());
+        }
         let method = head.method.clone();
         let old = head.protocol == Protocol::Http10;
         if request::expects_continue(&head) && !self.conn.manager.config.proxy_100_continue {

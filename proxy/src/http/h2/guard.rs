@@ -4,6 +4,8 @@
 //! its listener is set to reset only the stream. Only frame headers are looked at. **Source**:
 //! `envoy.config.core.v3.Http2ProtocolOptions`, the `max_*` fields and `override_stream_error_on_invalid_http_message`.
 
+use tokio::time::Instant;
+
 use super::frames::{Frame, Frames, kind};
 use crate::config::Http2Options;
 
@@ -28,6 +30,8 @@ pub(super) enum Breach {
     Priority,
     #[error("too many control frames")]
     Control,
+    #[error("too many streams reset")]
+    Resets,
     #[error("malformed request")]
     Malformed,
 }
@@ -37,7 +41,7 @@ impl Breach {
     pub(super) fn reason(self) -> h2::Reason {
         match self {
             Breach::NoSettings | Breach::Malformed => h2::Reason::PROTOCOL_ERROR,
-            Breach::EmptyFrames | Breach::Priority | Breach::Control => h2::Reason::ENHANCE_YOUR_CALM,
+            Breach::EmptyFrames | Breach::Priority | Breach::Control | Breach::Resets => h2::Reason::ENHANCE_YOUR_CALM,
         }
     }
 }
@@ -56,6 +60,7 @@ pub(super) struct Guard {
     empty: u32,
     max_priority: u64,
     max_empty: u32,
+    resets: Resets,
     /// Malformed requests cost only their streams.
     spare_connection: bool,
     /// Streams whose last frame was DATA, newest anywhere.
@@ -78,6 +83,7 @@ impl Guard {
             empty: 0,
             max_priority: u64::from(o.max_priority_frames_per_stream),
             max_empty: o.max_empty_frames,
+            resets: Resets::new(o),
             spare_connection,
             with_data: [0; WITH_DATA],
             newest: 0,
@@ -136,6 +142,7 @@ impl Guard {
                     return Err(Breach::Priority);
                 }
             }
+            kind::RST_STREAM if !self.resets.take(Instant::now()) => return Err(Breach::Resets),
             kind::SETTINGS | kind::PING if frame.flags & ACK == 0 => {
                 self.control += 1;
                 if self.control > CONTROL_BURST + self.others / 10 {
@@ -164,6 +171,38 @@ impl Guard {
             }
             _ => {}
         }
+    }
+}
+
+/// How often a client may reset streams: a bucket of so many, filled at a rate. Rapid resets make work for nothing
+/// (CVE-2023-44487).
+///
+/// **Source**: `Http2ProtocolOptions.stream_reset_rate`, `stream_reset_burst`; by default what Envoy's library has.
+struct Resets {
+    left: f64,
+    burst: f64,
+    /// Per second.
+    rate: f64,
+    at: Option<Instant>,
+}
+
+/// Resets at once, and per second, where nothing is configured.
+const RESET_BURST: u64 = 1_000;
+const RESET_RATE: f64 = 33.0;
+
+impl Resets {
+    fn new(o: &Http2Options) -> Self {
+        let burst = if o.stream_reset_burst == 0 { RESET_BURST } else { o.stream_reset_burst } as f64;
+        Resets { left: burst, burst, rate: o.stream_reset_rate.unwrap_or(RESET_RATE), at: None }
+    }
+
+    /// Takes one; `false`: there is none left.
+    fn take(&mut self, now: Instant) -> bool {
+        let since = self.at.replace(now).map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        self.left = (self.left + since * self.rate).min(self.burst);
+        let any = self.left >= 1.0;
+        self.left -= f64::from(u8::from(any));
+        any
     }
 }
 
@@ -210,6 +249,21 @@ mod tests {
             assert_eq!(run(&vec![frame(6, 1, 8); 5000], step), Ok(()));
             assert_eq!(run(&[frame(1, 4, 10), frame(0, 0, 0), frame(0, 0, 5), frame(0, 0, 0)], step), Ok(()));
         }
+    }
+
+    #[test]
+    fn resets_come_from_a_bucket() {
+        let options = Http2Options { stream_reset_rate: Some(2.0), stream_reset_burst: 3, ..Http2Options::default() };
+        let (mut resets, began) = (Resets::new(&options), Instant::now());
+        let mut at = |millis| resets.take(began + std::time::Duration::from_millis(millis));
+        assert_eq!(
+            [at(0), at(0), at(0), at(0), at(400), at(500), at(500)],
+            [true, true, true, false, false, true, false]
+        );
+        assert!(at(60_000) && at(60_000) && at(60_000) && !at(60_000), "never more than the burst");
+        let flood = vec![frame(3, 0, 4); 1_001];
+        assert_eq!(run(&flood, 4096), Err(Breach::Resets));
+        assert_eq!(run(&flood[..1_000], 4096), Ok(()));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod frames;
 mod guard;
 mod io;
 mod keepalive;
+mod request;
 pub mod server;
 
 use std::task::{Context, Poll, ready};

@@ -8,19 +8,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
 use h2::{Reason, RecvStream};
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 
 use super::super::body::{Body, BodyError, Frame};
 use super::super::connection::{EndReason, HttpConn, Reply};
-use super::super::head::{RequestHead, Scheme};
-use super::super::headers::join_repeated;
+use super::super::head::RequestHead;
 use super::super::limits::{Clock, Shared};
 use super::guard::{Breach, Guard};
 use super::io::{self, Gathered, Io};
 use super::keepalive::Keepalive;
+use super::request::{Refused, split};
 use super::{Upload, body_error, client};
-use crate::config::{HttpConnectionManager, UnderscoresAction};
-use crate::stream_info::Protocol;
+use crate::config::HttpConnectionManager;
 use crate::timer::LazyTimer;
 use crate::transport::Stream;
 
@@ -149,23 +148,21 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Strea
                 }));
             }
             Event::Accepted(Some(Err(e))) => {
-                if e.is_io() && out.breach().is_none() {
-                    return Ended::Quietly;
+                match out.breach() {
+                    Some(breach) => record(conn, breach),
+                    None if e.is_io() => return Ended::Quietly,
+                    None => conn.manager.stats.downstream_cx_protocol_error.inc(),
                 }
-                conn.manager.stats.downstream_cx_protocol_error.inc();
                 return Ended::ByUs;
             }
             Event::Broken(e) => {
                 tracing::debug!(connection = conn.info.id, error = %e, "HTTP/2 connection ended");
                 let Some(breach) = out.breach() else { return Ended::Quietly };
-                conn.manager.stats.downstream_cx_protocol_error.inc();
-                if breach == Breach::Malformed {
-                    conn.refuse_stream(Reason::PROTOCOL_ERROR, Refused::MALFORMED.details);
-                }
+                record(conn, breach);
                 return Ended::ByUs;
             }
             Event::Dead => {
-                conn.manager.stats.http2_keepalive_timeout.inc();
+                conn.manager.stats.http2.keepalive_timeout.inc();
                 return Ended::Quietly;
             }
             Event::Accepted(None) | Event::DrainEnd => return Ended::Quietly,
@@ -187,6 +184,23 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Strea
                 drain_end.set_after(Some(config.drain_timeout));
             }
         }
+    }
+}
+
+/// Counts what a client is left for, and logs the request that it was.
+fn record(conn: &Arc<HttpConn>, breach: Breach) {
+    let stats = &conn.manager.stats;
+    stats.downstream_cx_protocol_error.inc();
+    match breach {
+        Breach::Malformed => {
+            stats.http2.rx_messaging_error.inc();
+            conn.refuse_stream(Reason::PROTOCOL_ERROR, Refused::MALFORMED.details);
+        }
+        Breach::NoSettings => stats.http2.rx_messaging_error.inc(),
+        Breach::EmptyFrames => stats.http2.inbound_empty_frames_flood.inc(),
+        Breach::Priority => stats.http2.inbound_priority_frames_flood.inc(),
+        Breach::Control => stats.http2.outbound_control_flood.inc(),
+        Breach::Resets => stats.downstream_rq_too_many_premature_resets.inc(),
     }
 }
 
@@ -365,88 +379,6 @@ async fn send(
     reply.end.finish(reason);
 }
 
-/// Why a request goes no further than its stream.
-struct Refused {
-    reason: Reason,
-    details: &'static str,
-}
-
-impl Refused {
-    /// A message that is none: by default it costs the connection, which the guard sees to.
-    const MALFORMED: Refused = Refused { reason: Reason::PROTOCOL_ERROR, details: "http2.violation.of.messaging.rule" };
-    const TOO_MANY: Refused = Refused { reason: Reason::INTERNAL_ERROR, details: "http2.too_many_headers" };
-    const UNDERSCORE: Refused = Refused { reason: Reason::INTERNAL_ERROR, details: "http2.unexpected_underscore" };
-}
-
-/// A request as the layers above work with it.
-fn split(request: Request<RecvStream>, conn: &HttpConn, limits: &Arc<Shared>) -> Result<(RequestHead, Body), Refused> {
-    let (mut parts, recv) = request.into_parts();
-    let common = &conn.manager.config.common;
-    // Envoy counts pseudo-headers too.
-    let uri = &parts.uri;
-    let pseudo = [true, uri.scheme().is_some(), uri.path_and_query().is_some(), uri.authority().is_some()];
-    if parts.headers.len() + pseudo.iter().filter(|p| **p).count() > common.max_headers_count as usize {
-        return Err(Refused::TOO_MANY);
-    }
-    underscores(&mut parts.headers, common.underscores)?;
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refused::MALFORMED);
-    let upgrade = parts.extensions.remove::<h2::ext::Protocol>().map(|p| value(p.as_str())).transpose()?;
-    join_cookies(&mut parts.headers);
-    join_repeated(&mut parts.headers);
-    let host = parts.headers.remove(header::HOST);
-    let authority = match parts.uri.authority() {
-        // Unlike a Host field, it may not say who asks.
-        Some(a) if a.as_str().contains('@') => return Err(Refused::MALFORMED),
-        Some(a) => value(a.as_str())?,
-        None => host.ok_or(Refused::MALFORMED)?,
-    };
-    let method = if upgrade.is_some() { Method::GET } else { parts.method };
-    let scheme = if conn.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let path = parts.uri.path_and_query().map_or_else(String::new, |p| p.as_str().to_owned());
-    if path == "*" && method != Method::OPTIONS {
-        return Err(Refused::MALFORMED);
-    }
-    let body = if recv.is_end_stream() {
-        limits.set_uploaded();
-        Body::Empty
-    } else {
-        Body::H2Recv(H2Recv { recv, held: 0, limits: limits.clone() })
-    };
-    let (headers, authority) = (parts.headers, Some(authority));
-    let head =
-        RequestHead { method, scheme, authority, path, headers, protocol: Protocol::Http2, upgrade, spelling: None };
-    Ok((head, body))
-}
-
-/// `headers_with_underscores_action`.
-fn underscores(headers: &mut http::HeaderMap, action: UnderscoresAction) -> Result<(), Refused> {
-    if action == UnderscoresAction::Allow || !headers.keys().any(|n| n.as_str().contains('_')) {
-        return Ok(());
-    }
-    if action == UnderscoresAction::Reject {
-        return Err(Refused::UNDERSCORE);
-    }
-    let gone: Vec<_> = headers.keys().filter(|n| n.as_str().contains('_')).cloned().collect();
-    for name in gone {
-        headers.remove(name);
-    }
-    Ok(())
-}
-
-/// Cookie crumbs are one field again (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut http::HeaderMap) {
-    let mut all = headers.get_all(header::COOKIE).iter();
-    let (Some(first), Some(_)) = (all.next(), all.next()) else { return };
-    let mut joined = first.as_bytes().to_vec();
-    for crumb in headers.get_all(header::COOKIE).iter().skip(1) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(crumb.as_bytes());
-    }
-    if let Ok(v) = HeaderValue::from_bytes(&joined) {
-        headers.insert(header::COOKIE, v);
-    }
-}
-
 /// The body of a request stream. The window opens as what was read is written on.
 pub struct H2Recv {
     recv: RecvStream,
@@ -455,6 +387,11 @@ pub struct H2Recv {
 }
 
 impl H2Recv {
+    /// The body of a stream whose limits are these.
+    pub(super) fn new(recv: RecvStream, limits: Arc<Shared>) -> Self {
+        H2Recv { recv, held: 0, limits }
+    }
+
     /// Nothing more will come.
     pub fn is_end(&self) -> bool {
         self.recv.is_end_stream()
