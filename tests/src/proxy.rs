@@ -36,8 +36,17 @@ impl Proxy {
         }
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("start {}", binary.display()))?;
-        let mut proxy = Self { child, log, admin: Admin { port: admin } };
+        let admin = Admin { port: admin };
+        let mut proxy = Self { child, log, admin };
         proxy.ready().await?;
+        if kind == Kind::Envoy {
+            // It calls itself ready before its workers listen.
+            let started = || async move {
+                let page = admin.text("/stats?filter=^listener_manager.workers_started$").await.ok()?;
+                page.trim().ends_with(": 1").then_some(())
+            };
+            eventually("Envoy's workers listen", PATIENCE, started).await?;
+        }
         Ok(proxy)
     }
 
