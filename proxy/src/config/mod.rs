@@ -336,3 +336,17 @@ impl std::fmt::Debug for DataSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_up_to_its_ceiling() {
+        let b = BackOff { base: Duration::from_millis(100), max: Duration::from_millis(350) };
+        let most = |n| (0..5000u64).map(|random| b.interval(n, random).as_millis()).max();
+        assert_eq!([1, 2, 3, 60].map(most), [Some(99), Some(199), Some(349), Some(349)]);
+        let none = BackOff { base: Duration::ZERO, max: Duration::ZERO };
+        assert_eq!(none.interval(1, 12345), Duration::ZERO);
+    }
+}

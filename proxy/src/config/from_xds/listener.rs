@@ -9,7 +9,8 @@ use weft_proto::pb::google::protobuf as wkt;
 use super::ctx::{Ctx, Out};
 use super::{access_log, address, filter_chain, filter_chain_match, listener_filter, value};
 use crate::config::{
-    FilterChainMatch, Listener, ListenerAddress, ListenerFilter, ListenerFilterKind, ProxyProtocolIn, TrafficDirection,
+    Address, FilterChainMatch, Listener, ListenerAddress, ListenerFilter, ListenerFilterKind, ProxyProtocolIn,
+    TrafficDirection,
 };
 
 /// Envoy asks the system, whose own default is this since Linux 5.4.
@@ -36,6 +37,9 @@ pub(super) fn listener(c: &Ctx<'_>, l: &pb::Listener) -> Out<Listener> {
     }
 
     let addresses = addresses?;
+    if l.enable_mptcp && addresses.iter().any(|a| !matches!(a.address, Address::Ip(_))) {
+        return c.field("enable_mptcp").refuse("enable_mptcp can only be used with IP addresses");
+    }
     let (filter_chains, mut default_filter_chain) = (filter_chains?, default_filter_chain?);
     let first = addresses.first().map(|a| a.address.to_string()).unwrap_or_default();
     if filter_chains.is_empty() && default_filter_chain.is_none() {

@@ -150,6 +150,59 @@ async fn nothing_is_held_while_quiet() {
 }
 
 #[tokio::test]
+async fn a_limit_bounds_what_is_held() {
+    let ((mut client, mut down), (mut server, mut up)) = (tcp().await, tcp().await);
+    let options = RelayOptions { buffer_limit: Some(4096), ..RelayOptions::default() };
+    let mut relay = Relay::new(options);
+    let data = pattern(1 << 20, 7);
+    let exchange = async {
+        let mut got = vec![0; data.len()];
+        let (sent, read) = tokio::join!(client.write_all(&data), server.read_exact(&mut got));
+        sent.unwrap();
+        read.unwrap();
+        assert!(got == data);
+    };
+    tokio::select! {
+        end = relay.run(&mut down, &mut up) => panic!("{end:?}"),
+        () = exchange => {}
+    }
+    assert!(matches!(relay.to_upstream.method, Method::BufferOnly), "a pipe holds more");
+    assert_eq!(relay.to_upstream.chunk, 4096);
+}
+
+#[tokio::test]
+async fn left_and_taken_up_again_it_loses_nothing() {
+    let ((mut client, mut down), (mut server, mut up)) = (tcp().await, tcp().await);
+    let mut relay = Relay::new(RelayOptions::default());
+    let data = pattern(3 << 20, 11);
+    let expected = data.clone();
+    let sender = tokio::spawn(async move {
+        client.write_all(&data).await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+    });
+    let receiver = tokio::spawn(async move {
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).await.unwrap();
+        got
+    });
+    // Interrupted at whatever it is doing, again and again.
+    let end = loop {
+        tokio::select! {
+            biased;
+            end = relay.run(&mut down, &mut up) => break end,
+            () = tokio::task::yield_now() => {}
+        }
+    };
+    assert!(matches!(end, RelayEnd::DownstreamClosed), "{end:?}");
+    assert!(receiver.await.unwrap() == expected);
+    assert_eq!(relay.moved(), (expected.len() as u64, 0));
+    drop((down, up));
+    sender.await.unwrap();
+}
+
+#[tokio::test]
 async fn small_messages_leave_the_kernel_path() {
     let mut direction = Direction::new(&[], None);
     for _ in 0..4 {
