@@ -95,6 +95,9 @@ async fn prometheus_reads_what_weft_counts() -> Result<()> {
         ("envoy_cluster_upstream_rq_xx{envoy_cluster_name=\"a.b\",envoy_response_code_class=\"2\"}", REQUESTS),
         ("envoy_http_downstream_rq_total{envoy_http_conn_manager_prefix=\"http\"}", REQUESTS),
         ("envoy_cluster_membership_healthy{envoy_cluster_name=\"a.b\"}", 1),
+        ("envoy_server_live", 1),
+        ("envoy_cluster_manager_active_clusters", 1),
+        ("envoy_listener_manager_total_listeners_active", 1),
         ("envoy_http_downstream_rq_time_count{envoy_http_conn_manager_prefix=\"http\"}", REQUESTS),
         ("envoy_http_downstream_rq_time_bucket{envoy_http_conn_manager_prefix=\"http\",le=\"+Inf\"}", REQUESTS),
     ];

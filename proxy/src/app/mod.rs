@@ -1,6 +1,7 @@
 //! From configuration to a running process: builds everything, starts the workers, waits for a signal, drains.
 
 pub mod admin;
+mod server_stats;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use crate::stats::Store;
 use crate::transport::tls::{self, SecretProvider};
 use crate::upstream::pool;
 use crate::worker;
+use server_stats::ServerStats;
 
 /// What compiling configuration needs.
 pub struct Parts {
@@ -115,6 +117,7 @@ pub struct Built {
     parts: Parts,
     listeners: Vec<Arc<Listener>>,
     description: admin::Description,
+    began: tokio::time::Instant,
 }
 
 /// Compiles a whole configuration.
@@ -122,6 +125,7 @@ pub struct Built {
 /// # Errors
 /// What is wrong, with its path.
 pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, ConfigError> {
+    let began = tokio::time::Instant::now();
     let description = admin::Description {
         options: options.command_line.clone(),
         node: bootstrap.node.clone(),
@@ -145,6 +149,7 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
         sinks,
         stats,
     };
+    parts.clusters.count_in(&parts.stats.root().scope("cluster_manager"));
     for (i, c) in bootstrap.clusters.into_iter().enumerate() {
         let cluster = Cluster::new(c, &parts).map_err(|e| at(&format!("static_resources.clusters[{i}]"), e))?;
         parts.clusters.set(cluster);
@@ -155,7 +160,7 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
         listeners.push(listener.map_err(|e| at(&format!("static_resources.listeners[{i}]"), e))?);
     }
     parts.listeners.publish(&listeners);
-    Ok(Built { parts, listeners, description })
+    Ok(Built { parts, listeners, description, began })
 }
 
 impl Built {
@@ -293,12 +298,18 @@ async fn supervise(built: &Built, drain: &Drain, options: &Options) -> anyhow::R
     };
     let watching = tokio::spawn(tls::watch_secrets(built.parts.secrets.clone()));
     let mut sweep = built.parts.clusters.sweep();
+    let root = built.parts.stats.root();
+    let server = ServerStats::new(&root, options.concurrency, &built.listeners, built.began.elapsed());
     // Envoy's `stats_flush_interval`: the interval view of histograms.
     let mut flush = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
             _ = term.recv() => break,
-            _ = flush.tick() => built.parts.stats.flush(),
+            _ = flush.tick() => {
+                let draining = built.description.draining.load(Ordering::Relaxed);
+                server.update(&built.listeners, &built.parts.secrets, draining);
+                built.parts.stats.flush();
+            }
             _ = int.recv() => break,
             _ = reopen.recv() => built.parts.sinks.reopen(),
             Some(command) = asked.recv() => {

@@ -22,8 +22,8 @@ pub use tracked::Tracked;
 pub use transport::{Proxied, Transport, Transports};
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -33,6 +33,7 @@ use crate::app::Parts;
 use crate::config::{self, ConfigError};
 use crate::http::mirror::Mirror;
 use crate::runtime::Fraction;
+use crate::stats::{Counter, Gauge, Scope};
 
 /// A cluster.
 pub struct Cluster {
@@ -167,7 +168,10 @@ impl Cluster {
                         h.update(&fresh);
                         h.clone()
                     }
-                    _ => Arc::new(fresh),
+                    _ => {
+                        self.transports.count(&fresh.metadata);
+                        Arc::new(fresh)
+                    }
                 };
                 levels[level].push(host);
             }
@@ -338,6 +342,14 @@ impl ClusterHandle {
 #[derive(Default)]
 pub struct Clusters {
     handles: Mutex<HashMap<Arc<str>, Arc<ClusterHandle>>>,
+    stats: OnceLock<ManagerStats>,
+}
+
+/// `cluster_manager.*`.
+struct ManagerStats {
+    active: Gauge,
+    added: Counter,
+    modified: Counter,
 }
 
 impl Clusters {
@@ -358,9 +370,31 @@ impl Clusters {
         self.handles.lock().get(name).and_then(|h| h.get())
     }
 
+    /// Counts clusters below `cluster_manager.` from now on.
+    pub fn count_in(&self, scope: &Scope) {
+        for none in ["cluster_removed", "cluster_updated", "cluster_updated_via_merge", "update_merge_cancelled"] {
+            scope.counter(none);
+        }
+        scope.counter("update_out_of_merge_window");
+        scope.gauge("warming_clusters").set(0);
+        self.stats.get_or_init(|| ManagerStats {
+            active: scope.gauge("active_clusters"),
+            added: scope.counter("cluster_added"),
+            modified: scope.counter("cluster_modified"),
+        });
+    }
+
     /// Puts a cluster in place.
     pub fn set(&self, cluster: Arc<Cluster>) {
-        self.handle(&cluster.name).current.store(Some(cluster));
+        let before = self.handle(&cluster.name).current.swap(Some(cluster));
+        if let Some(s) = self.stats.get() {
+            if before.is_some() {
+                s.modified.inc();
+            } else {
+                s.added.inc();
+                s.active.inc();
+            }
+        }
     }
 
     /// Sweeps every cluster's outliers and unused hosts that are due, and says when to call again.

@@ -57,9 +57,9 @@ impl Transport {
     }
 }
 
-/// The transports of a cluster.
+/// The transports of a cluster. Hosts that use one are counted as `<name>.total_match_count`.
 pub struct Transports {
-    default: Transport,
+    default: (Transport, Counter),
     matches: Vec<(config::TransportMatch, Transport, Counter)>,
     proxied: bool,
 }
@@ -70,14 +70,14 @@ impl Transports {
     /// # Errors
     /// A TLS context that cannot be built.
     pub fn new(c: &config::Cluster, parts: &Parts, scope: &Scope) -> Result<Self, ConfigError> {
+        let count = |name: &str| scope.scope(name).counter("total_match_count");
         let mut matches = Vec::new();
         for m in &c.transport_matches {
-            let count = scope.scope("transport_socket_match").scope(&m.name).counter("total_match_count");
-            matches.push((m.clone(), Transport::new(&m.transport, parts, scope)?, count));
+            matches.push((m.clone(), Transport::new(&m.transport, parts, scope)?, count(&m.name)));
         }
         let default = Transport::new(&c.transport, parts, scope)?;
         let proxied = matches.iter().map(|(_, t, _)| t).chain([&default]).any(|t| matches!(t, Transport::Proxied(_)));
-        Ok(Transports { default, matches, proxied })
+        Ok(Transports { default: (default, count("default")), matches, proxied })
     }
 
     /// Whether any of them tells the host of the client a connection is for.
@@ -87,14 +87,18 @@ impl Transports {
 
     /// The transport of a host: the first whose labels its `envoy.transport_socket_match` metadata holds.
     pub fn of(&self, metadata: &config::Metadata) -> &Transport {
+        self.find(metadata).0
+    }
+
+    /// Counts a new host with its transport.
+    pub fn count(&self, metadata: &config::Metadata) {
+        self.find(metadata).1.inc();
+    }
+
+    fn find(&self, metadata: &config::Metadata) -> (&Transport, &Counter) {
         let have = metadata.get("envoy.transport_socket_match");
         let holds = |key: &String, want: &Value| have.and_then(|m| m.get(key)) == Some(want);
-        match self.matches.iter().find(|(m, _, _)| m.labels.iter().all(|(k, v)| holds(k, v))) {
-            Some((_, transport, count)) => {
-                count.inc();
-                transport
-            }
-            None => &self.default,
-        }
+        let found = self.matches.iter().find(|(m, _, _)| m.labels.iter().all(|(k, v)| holds(k, v)));
+        found.map_or((&self.default.0, &self.default.1), |(_, transport, count)| (transport, count))
     }
 }

@@ -1,0 +1,106 @@
+//! What the process says of itself: `server.*`, `listener_manager.*`.
+//!
+//! Gauges that follow time are set at each stats flush, as in Envoy. Those that count what Weft has not (hot restarts, unknown
+//! fields that were let pass) are there and 0, so that dashboards find them. Runs on: the control thread.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::listener::Listener;
+use crate::stats::{Gauge, Scope, Unit};
+use crate::transport::tls::SecretProvider;
+
+/// Shown where no certificate is loaded, as Envoy shows it.
+const NO_CERTIFICATE: u64 = u32::MAX as u64;
+
+/// The gauges that are kept up to date.
+pub(super) struct ServerStats {
+    began: Instant,
+    live: Gauge,
+    state: Gauge,
+    uptime: Gauge,
+    total_connections: Gauge,
+    days_until_first_cert_expiring: Gauge,
+    memory_physical_size: Gauge,
+}
+
+impl ServerStats {
+    /// The process begins to serve with so many workers and these listeners, `initialized` after its start.
+    pub(super) fn new(root: &Scope, workers: usize, listeners: &[Arc<Listener>], initialized: Duration) -> Self {
+        let server = root.scope("server");
+        server.gauge("concurrency").set(workers as u64);
+        for none in ["hot_restart_epoch", "hot_restart_generation", "parent_connections", "stats_recent_lookups"] {
+            server.gauge(none).set(0);
+        }
+        for none in
+            ["debug_assertion_failures", "envoy_bug_failures", "dynamic_unknown_fields", "static_unknown_fields"]
+        {
+            server.counter(none);
+        }
+        server.counter("wip_protos");
+        let ms = u64::try_from(initialized.as_millis()).unwrap_or(u64::MAX);
+        server.histogram("initialization_time_ms", Unit::Milliseconds).record(ms);
+        let manager = root.scope("listener_manager");
+        manager.gauge("total_listeners_active").set(listeners.len() as u64);
+        manager.gauge("workers_started").set(1);
+        manager.counter("listener_added").add(listeners.len() as u64);
+        manager.counter("listener_create_success").add((listeners.len() * workers) as u64);
+        for none in ["listener_create_failure", "listener_in_place_updated", "listener_modified", "listener_removed"] {
+            manager.counter(none);
+        }
+        for none in ["total_listeners_warming", "total_listeners_draining", "total_filter_chains_draining"] {
+            manager.gauge(none).set(0);
+        }
+        ServerStats {
+            began: Instant::now(),
+            live: server.gauge("live"),
+            state: server.gauge("state"),
+            uptime: server.gauge("uptime"),
+            total_connections: server.gauge("total_connections"),
+            days_until_first_cert_expiring: server.gauge("days_until_first_cert_expiring"),
+            memory_physical_size: server.gauge("memory_physical_size"),
+        }
+    }
+
+    /// Looks at everything once more; `draining`: the process takes no further work, or says that it is unhealthy.
+    pub(super) fn update(&self, listeners: &[Arc<Listener>], secrets: &SecretProvider, draining: bool) {
+        self.live.set(u64::from(!draining));
+        self.state.set(u64::from(draining));
+        self.uptime.set(self.began.elapsed().as_secs());
+        self.total_connections.set(listeners.iter().map(|l| l.stats.downstream_cx_active.value()).sum());
+        let days = secrets.days_until_first_expiry(SystemTime::now());
+        self.days_until_first_cert_expiring.set(days.unwrap_or(NO_CERTIFICATE));
+        if let Some(bytes) = resident() {
+            self.memory_physical_size.set(bytes);
+        }
+    }
+}
+
+/// Bytes of memory the process occupies, as the kernel has it.
+fn resident() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_tells_of_itself() {
+        let parts = crate::cluster::fixture::parts(2);
+        let root = parts.stats.root();
+        let stats = ServerStats::new(&root, 2, &[], Duration::from_millis(5));
+        stats.update(&[], &parts.secrets, false);
+        let gauge = |name: &str| root.scope("server").gauge(name).value();
+        assert_eq!((gauge("live"), gauge("state"), gauge("concurrency")), (1, 0, 2));
+        assert_eq!(gauge("days_until_first_cert_expiring"), NO_CERTIFICATE);
+        assert!(gauge("memory_physical_size") > 1 << 20);
+        stats.update(&[], &parts.secrets, true);
+        assert_eq!((gauge("live"), gauge("state")), (0, 1));
+    }
+}
