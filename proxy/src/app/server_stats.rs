@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use crate::listener::Listener;
-use crate::stats::{Gauge, Scope, Unit};
+use crate::stats::{Counter, Gauge, Histogram, Scope, Unit};
 use crate::transport::tls::SecretProvider;
 
 /// Shown where no certificate is loaded, as Envoy shows it.
@@ -24,35 +24,56 @@ pub(super) struct ServerStats {
     total_connections: Gauge,
     days_until_first_cert_expiring: Gauge,
     memory_physical_size: Gauge,
+    /// Those that do not change from here; a stat lives as long as somebody holds it.
+    _gauges: Vec<Gauge>,
+    _counters: Vec<Counter>,
+    _initialization: Histogram,
 }
 
 impl ServerStats {
     /// The process begins to serve with so many workers and these listeners, `initialized` after its start.
     pub(super) fn new(root: &Scope, workers: usize, listeners: &[Arc<Listener>], initialized: Duration) -> Self {
-        let server = root.scope("server");
-        server.gauge("concurrency").set(workers as u64);
+        let (server, manager) = (root.scope("server"), root.scope("listener_manager"));
+        let (listeners, workers) = (listeners.len() as u64, workers as u64);
+        let gauge = |scope: &Scope, name: &str, value: u64| {
+            let gauge = scope.gauge(name);
+            gauge.set(value);
+            gauge
+        };
+        let counter = |scope: &Scope, name: &str, value: u64| {
+            let counter = scope.counter(name);
+            counter.add(value);
+            counter
+        };
+        let mut gauges = vec![
+            gauge(&server, "concurrency", workers),
+            gauge(&manager, "total_listeners_active", listeners),
+            gauge(&manager, "workers_started", 1),
+        ];
         for none in ["hot_restart_epoch", "hot_restart_generation", "parent_connections", "stats_recent_lookups"] {
-            server.gauge(none).set(0);
-        }
-        for none in
-            ["debug_assertion_failures", "envoy_bug_failures", "dynamic_unknown_fields", "static_unknown_fields"]
-        {
-            server.counter(none);
-        }
-        server.counter("wip_protos");
-        let ms = u64::try_from(initialized.as_millis()).unwrap_or(u64::MAX);
-        server.histogram("initialization_time_ms", Unit::Milliseconds).record(ms);
-        let manager = root.scope("listener_manager");
-        manager.gauge("total_listeners_active").set(listeners.len() as u64);
-        manager.gauge("workers_started").set(1);
-        manager.counter("listener_added").add(listeners.len() as u64);
-        manager.counter("listener_create_success").add((listeners.len() * workers) as u64);
-        for none in ["listener_create_failure", "listener_in_place_updated", "listener_modified", "listener_removed"] {
-            manager.counter(none);
+            gauges.push(gauge(&server, none, 0));
         }
         for none in ["total_listeners_warming", "total_listeners_draining", "total_filter_chains_draining"] {
-            manager.gauge(none).set(0);
+            gauges.push(gauge(&manager, none, 0));
         }
+        let mut counters = vec![
+            counter(&manager, "listener_added", listeners),
+            counter(&manager, "listener_create_success", listeners * workers),
+        ];
+        for none in ["listener_create_failure", "listener_in_place_updated", "listener_modified", "listener_removed"] {
+            counters.push(counter(&manager, none, 0));
+        }
+        for none in [
+            "debug_assertion_failures",
+            "envoy_bug_failures",
+            "dynamic_unknown_fields",
+            "static_unknown_fields",
+            "wip_protos",
+        ] {
+            counters.push(counter(&server, none, 0));
+        }
+        let initialization = server.histogram("initialization_time_ms", Unit::Milliseconds);
+        initialization.record(u64::try_from(initialized.as_millis()).unwrap_or(u64::MAX));
         ServerStats {
             began: Instant::now(),
             live: server.gauge("live"),
@@ -61,6 +82,9 @@ impl ServerStats {
             total_connections: server.gauge("total_connections"),
             days_until_first_cert_expiring: server.gauge("days_until_first_cert_expiring"),
             memory_physical_size: server.gauge("memory_physical_size"),
+            _gauges: gauges,
+            _counters: counters,
+            _initialization: initialization,
         }
     }
 

@@ -350,6 +350,9 @@ struct ManagerStats {
     active: Gauge,
     added: Counter,
     modified: Counter,
+    /// Those that stay 0; a stat lives as long as somebody holds it.
+    _warming: Gauge,
+    _none: [Counter; 5],
 }
 
 impl Clusters {
@@ -372,12 +375,18 @@ impl Clusters {
 
     /// Counts clusters below `cluster_manager.` from now on.
     pub fn count_in(&self, scope: &Scope) {
-        for none in ["cluster_removed", "cluster_updated", "cluster_updated_via_merge", "update_merge_cancelled"] {
-            scope.counter(none);
-        }
-        scope.counter("update_out_of_merge_window");
-        scope.gauge("warming_clusters").set(0);
+        let warming = scope.gauge("warming_clusters");
+        warming.set(0);
         self.stats.get_or_init(|| ManagerStats {
+            _warming: warming,
+            _none: [
+                "cluster_removed",
+                "cluster_updated",
+                "cluster_updated_via_merge",
+                "update_merge_cancelled",
+                "update_out_of_merge_window",
+            ]
+            .map(|none| scope.counter(none)),
             active: scope.gauge("active_clusters"),
             added: scope.counter("cluster_added"),
             modified: scope.counter("cluster_modified"),

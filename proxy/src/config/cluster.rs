@@ -89,7 +89,7 @@ pub struct Cluster {
 /// A transport chosen by endpoint metadata. **Source**: `Cluster.TransportSocketMatch`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TransportMatch {
-    /// Name; stats are `transport_socket_match.<name>.total_match_count`.
+    /// Name; its stat is `<name>.total_match_count`.
     pub name: String,
     /// Labels wanted; empty: any endpoint.
     pub labels: BTreeMap<String, serde_json::Value>,
