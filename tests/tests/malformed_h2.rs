@@ -49,6 +49,8 @@ async fn observe(world: &World, bytes: &[u8], quiet: Duration) -> Result<String>
             None => what.clone(),
         })
         .collect();
+    // Streams are answered in any order.
+    classes.sort();
     classes.dedup();
     Ok(if classes.is_empty() { "silence".to_owned() } else { classes.join(" ") })
 }

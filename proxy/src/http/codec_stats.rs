@@ -24,6 +24,8 @@ pub struct Http2Stats {
     pub inbound_empty_frames_flood: Counter,
     /// Connections ended for PRIORITY frames.
     pub inbound_priority_frames_flood: Counter,
+    /// Connections ended for WINDOW_UPDATE frames.
+    pub inbound_window_update_frames_flood: Counter,
     /// Connections ended for SETTINGS and PING frames, each of which costs an answer.
     pub outbound_control_flood: Counter,
 }
@@ -49,6 +51,7 @@ impl Http2Stats {
             header_overflow: scope.counter("header_overflow"),
             inbound_empty_frames_flood: scope.counter("inbound_empty_frames_flood"),
             inbound_priority_frames_flood: scope.counter("inbound_priority_frames_flood"),
+            inbound_window_update_frames_flood: scope.counter("inbound_window_update_frames_flood"),
             outbound_control_flood: scope.counter("outbound_control_flood"),
         }
     }

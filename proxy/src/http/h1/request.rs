@@ -9,7 +9,7 @@ use super::super::head::{RequestHead, Scheme};
 use super::super::headers::join_repeated;
 use super::super::names;
 use super::{Framing, ParseError, ParseLimits, line, parse};
-use crate::config::{HeaderKeyFormat, HttpConnectionManager, StringMatcher};
+use crate::config::{HeaderKeyFormat, Http1Options, StringMatcher};
 use crate::stream_info::Protocol;
 
 /// A request, and what it asks of its connection.
@@ -32,19 +32,19 @@ const MAX_NOMINATED: usize = 10;
 pub(super) fn read(
     head: Bytes,
     limits: &ParseLimits,
-    config: &HttpConnectionManager,
+    options: &Http1Options,
     secure: bool,
 ) -> Result<Received, ParseError> {
-    let keep_case = config.http1.header_key_format == HeaderKeyFormat::Preserve;
+    let keep_case = options.header_key_format == HeaderKeyFormat::Preserve;
     let parsed = parse::request(head, limits, keep_case)?;
-    if parsed.protocol == Protocol::Http10 && !config.http1.accept_http_10 {
+    if parsed.protocol == Protocol::Http10 && !options.accept_http_10 {
         return Err(ParseError::Version);
     }
     let mut headers = parsed.headers;
     let lengths = parse::lengths(&mut headers, limits.allow_chunked_length)?;
     let mut framing = lengths.request();
     let keep_alive = keeps_alive(&headers, parsed.protocol);
-    let upgrade = upgrade(&mut headers, &config.http1.ignore_upgrade);
+    let upgrade = upgrade(&mut headers, &options.ignore_upgrade);
     join_repeated(&mut headers);
     let mut authority = headers.remove(header::HOST);
     if authority.as_ref().is_some_and(|a| !line::is_authority(a.as_bytes())) {
@@ -61,7 +61,7 @@ pub(super) fn read(
         framing = Framing::UntilClose;
     } else if path == "*" && parsed.method != Method::OPTIONS {
         return Err(ParseError::Url);
-    } else if !path.starts_with('/') && path != "*" && config.http1.allow_absolute_url {
+    } else if !path.starts_with('/') && path != "*" && options.allow_absolute_url {
         let (host, rest) = line::absolute(&path)?;
         authority = Some(HeaderValue::from_str(host).map_err(|_| ParseError::Url)?);
         path = rest.to_owned();
@@ -229,5 +229,49 @@ mod tests {
         assert!(!keeps_alive(&map(&[("proxy-connection", "x, close")]), Protocol::Http11));
         assert!(!keeps_alive(&map(&[]), Protocol::Http10));
         assert!(keeps_alive(&map(&[("connection", "Keep-Alive")]), Protocol::Http10));
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Result<Received, ParseError> {
+        let limits = ParseLimits {
+            max_bytes: 1 << 16,
+            max_headers: 100,
+            underscores: crate::config::UnderscoresAction::Allow,
+            custom_methods: false,
+            allow_chunked_length: false,
+        };
+        super::read(Bytes::copy_from_slice(bytes), &limits, &Http1Options::default(), false)
+    }
+
+    proptest::proptest! {
+        /// Whatever is read: what goes on cannot be read as more than it was.
+        #[test]
+        fn what_is_read_is_clean(
+            line in "(GET|POST|CONNECT|OPTIONS)[ \t]{1,2}(/|http://|\\*)?[ -~]{0,12} HTTP/1\\.1",
+            fields in proptest::collection::vec("(host|te|connection|upgrade|content-length|transfer-encoding|x-a)[ ]?:[ -~\r\t]{0,14}", 0..6),
+        ) {
+            let mut bytes = line.into_bytes();
+            for field in fields {
+                bytes.extend_from_slice(b"\r\n");
+                bytes.extend_from_slice(field.as_bytes());
+            }
+            bytes.extend_from_slice(b"\r\n\r\n");
+            if let Ok(Received { head, framing, .. }) = read_bytes(&bytes) {
+                proptest::prop_assert!(head.path.bytes().all(|b| (0x21..0x7f).contains(&b)));
+                proptest::prop_assert!(head.authority.iter().all(|a| line::is_authority(a.as_bytes())));
+                proptest::prop_assert!(head.headers.values().all(|v| !v.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n' | 0))));
+                for hop in ["connection", "transfer-encoding", "keep-alive", "proxy-connection", "host", "upgrade"] {
+                    proptest::prop_assert!(!head.headers.contains_key(hop), "{hop}");
+                }
+                let te = head.headers.get("te");
+                proptest::prop_assert!(te.is_none_or(|v| v == "trailers"));
+                let length = head.headers.get("content-length");
+                proptest::prop_assert!(framing != Framing::Chunked || length.is_none());
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..120)) {
+            let _ = read_bytes(&[&bytes[..], b"\r\n\r\n"].concat());
+        }
     }
 }

@@ -205,7 +205,7 @@ impl ServerConn {
         self.requests += 1;
         let head_bytes = head.len() as u64;
         let secure = self.conn.info.tls.is_some();
-        let received = request::read(head, &self.limits, &self.conn.manager.config, secure);
+        let received = request::read(head, &self.limits, &self.conn.manager.config.http1, secure);
         let Received { mut head, framing, keep_alive, dropped } = match received {
             Ok(received) => received,
             Err(e) => {

@@ -11,8 +11,10 @@ use crate::config::Http2Options;
 
 /// Length of the client's connection preface.
 const PREFACE: usize = 24;
-/// SETTINGS and PING frames a peer may send beyond one per ten other frames: they cost us an answer each.
+/// SETTINGS and PING frames at once: each costs us an answer, so they must not come faster than those leave.
 const CONTROL_BURST: u64 = 1_000;
+/// And per second: gRPC's clients send a PING for every round trip while data flows.
+const CONTROL_RATE: f64 = 10_000.0;
 /// Streams remembered as having had data: enough for those that are being received at one time.
 const WITH_DATA: usize = 64;
 
@@ -30,6 +32,8 @@ pub(super) enum Breach {
     Priority,
     #[error("too many control frames")]
     Control,
+    #[error("too many WINDOW_UPDATE frames")]
+    WindowUpdates,
     #[error("too many streams reset")]
     Resets,
     #[error("malformed request")]
@@ -41,7 +45,7 @@ impl Breach {
     pub(super) fn reason(self) -> h2::Reason {
         match self {
             Breach::NoSettings | Breach::Malformed => h2::Reason::PROTOCOL_ERROR,
-            Breach::EmptyFrames | Breach::Priority | Breach::Control | Breach::Resets => h2::Reason::ENHANCE_YOUR_CALM,
+            _ => h2::Reason::ENHANCE_YOUR_CALM,
         }
     }
 }
@@ -55,12 +59,16 @@ pub(super) struct Guard {
     /// The highest stream that was opened.
     pub(super) last_stream: u32,
     priority: u64,
-    control: u64,
-    others: u64,
+    control: Bucket,
     empty: u32,
     max_priority: u64,
     max_empty: u32,
-    resets: Resets,
+    windows: u64,
+    /// DATA frames sent.
+    data_sent: u64,
+    max_windows_per_data: u64,
+    /// `stream_reset_rate`, `stream_reset_burst`.
+    resets: Bucket,
     /// Malformed requests cost only their streams.
     spare_connection: bool,
     /// Streams whose last frame was DATA, newest anywhere.
@@ -78,12 +86,17 @@ impl Guard {
             streams: 0,
             last_stream: 0,
             priority: 0,
-            control: 0,
-            others: 0,
+            control: Bucket::new(CONTROL_BURST, CONTROL_RATE),
             empty: 0,
             max_priority: u64::from(o.max_priority_frames_per_stream),
             max_empty: o.max_empty_frames,
-            resets: Resets::new(o),
+            windows: 0,
+            data_sent: 0,
+            max_windows_per_data: u64::from(o.max_window_updates_per_data),
+            resets: Bucket::new(
+                if o.stream_reset_burst == 0 { RESET_BURST } else { o.stream_reset_burst },
+                o.stream_reset_rate.unwrap_or(RESET_RATE),
+            ),
             spare_connection,
             with_data: [0; WITH_DATA],
             newest: 0,
@@ -107,6 +120,7 @@ impl Guard {
     /// The library has refused a request as malformed, which is to cost the connection.
     pub(super) fn sent(&mut self, mut data: &[u8]) -> Result<(), Breach> {
         while let Some(frame) = self.outbound.next(&mut data) {
+            self.data_sent += u64::from(frame.kind == kind::DATA);
             // A body that belies its content-length is refused with the same code, and costs only its stream.
             if frame.kind == kind::RST_STREAM
                 && frame.code == u32::from(h2::Reason::PROTOCOL_ERROR)
@@ -125,7 +139,6 @@ impl Guard {
         }
         match frame.kind {
             kind::DATA | kind::HEADERS | kind::CONTINUATION => {
-                self.others += 1;
                 self.note(frame);
                 if frame.len == 0 && (frame.kind == kind::CONTINUATION || frame.flags & END_STREAM == 0) {
                     self.empty += 1;
@@ -142,12 +155,16 @@ impl Guard {
                     return Err(Breach::Priority);
                 }
             }
-            kind::RST_STREAM if !self.resets.take(Instant::now()) => return Err(Breach::Resets),
-            kind::SETTINGS | kind::PING if frame.flags & ACK == 0 => {
-                self.control += 1;
-                if self.control > CONTROL_BURST + self.others / 10 {
-                    return Err(Breach::Control);
+            kind::WINDOW_UPDATE => {
+                self.windows += 1;
+                // Two for each stream and each frame they may be about (its own and the connection's), and a few to begin with.
+                if self.windows > 5 + 2 * (self.streams + self.max_windows_per_data * self.data_sent) {
+                    return Err(Breach::WindowUpdates);
                 }
+            }
+            kind::RST_STREAM if !self.resets.take(Instant::now()) => return Err(Breach::Resets),
+            kind::SETTINGS | kind::PING if frame.flags & ACK == 0 && !self.control.take(Instant::now()) => {
+                return Err(Breach::Control);
             }
             _ => {}
         }
@@ -174,26 +191,22 @@ impl Guard {
     }
 }
 
-/// How often a client may reset streams: a bucket of so many, filled at a rate. Rapid resets make work for nothing
+/// Resets at once, and per second, where nothing is configured: what Envoy's library has. Rapid resets make work for nothing
 /// (CVE-2023-44487).
-///
-/// **Source**: `Http2ProtocolOptions.stream_reset_rate`, `stream_reset_burst`; by default what Envoy's library has.
-struct Resets {
+const RESET_BURST: u64 = 1_000;
+const RESET_RATE: f64 = 33.0;
+
+/// So many at once, and so many per second.
+struct Bucket {
     left: f64,
     burst: f64,
-    /// Per second.
     rate: f64,
     at: Option<Instant>,
 }
 
-/// Resets at once, and per second, where nothing is configured.
-const RESET_BURST: u64 = 1_000;
-const RESET_RATE: f64 = 33.0;
-
-impl Resets {
-    fn new(o: &Http2Options) -> Self {
-        let burst = if o.stream_reset_burst == 0 { RESET_BURST } else { o.stream_reset_burst } as f64;
-        Resets { left: burst, burst, rate: o.stream_reset_rate.unwrap_or(RESET_RATE), at: None }
+impl Bucket {
+    fn new(burst: u64, rate: f64) -> Self {
+        Bucket { left: burst as f64, burst: burst as f64, rate, at: None }
     }
 
     /// Takes one; `false`: there is none left.
@@ -244,24 +257,34 @@ mod tests {
     fn floods_end_the_connection_however_they_are_cut() {
         for step in [1, 7, 9, 4096] {
             assert_eq!(run(&vec![frame(2, 0, 5); 101], step), Err(Breach::Priority));
-            assert_eq!(run(&vec![frame(6, 0, 8); 1001], step), Err(Breach::Control));
+            assert_eq!(run(&vec![frame(6, 0, 8); 50_000], step), Err(Breach::Control));
             assert_eq!(run(&vec![frame(0, 0, 0); 2], step), Err(Breach::EmptyFrames));
             assert_eq!(run(&vec![frame(6, 1, 8); 5000], step), Ok(()));
+            assert_eq!(run(&vec![frame(8, 0, 4); 6], step), Err(Breach::WindowUpdates));
+            assert_eq!(run(&[vec![frame(1, 5, 3)], vec![frame(8, 0, 4); 7]].concat(), step), Ok(()));
             assert_eq!(run(&[frame(1, 4, 10), frame(0, 0, 0), frame(0, 0, 5), frame(0, 0, 0)], step), Ok(()));
         }
     }
 
     #[test]
+    fn data_sent_earns_window_updates() {
+        let mut guard = Guard::new(&Http2Options { max_window_updates_per_data: 3, ..Http2Options::default() }, false);
+        guard.received(&opened()).unwrap();
+        guard.sent(&frame(0, 0, 9)).unwrap();
+        assert_eq!(guard.received(&frame(8, 0, 4).repeat(11)), Ok(()));
+        assert_eq!(guard.received(&frame(8, 0, 4)), Err(Breach::WindowUpdates));
+    }
+
+    #[test]
     fn resets_come_from_a_bucket() {
-        let options = Http2Options { stream_reset_rate: Some(2.0), stream_reset_burst: 3, ..Http2Options::default() };
-        let (mut resets, began) = (Resets::new(&options), Instant::now());
+        let (mut resets, began) = (Bucket::new(3, 2.0), Instant::now());
         let mut at = |millis| resets.take(began + std::time::Duration::from_millis(millis));
         assert_eq!(
             [at(0), at(0), at(0), at(0), at(400), at(500), at(500)],
             [true, true, true, false, false, true, false]
         );
         assert!(at(60_000) && at(60_000) && at(60_000) && !at(60_000), "never more than the burst");
-        let flood = vec![frame(3, 0, 4); 1_001];
+        let flood = vec![frame(3, 0, 4); 2_000];
         assert_eq!(run(&flood, 4096), Err(Breach::Resets));
         assert_eq!(run(&flood[..1_000], 4096), Ok(()));
     }

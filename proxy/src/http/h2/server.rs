@@ -200,6 +200,7 @@ fn record(conn: &Arc<HttpConn>, breach: Breach) {
         Breach::EmptyFrames => stats.http2.inbound_empty_frames_flood.inc(),
         Breach::Priority => stats.http2.inbound_priority_frames_flood.inc(),
         Breach::Control => stats.http2.outbound_control_flood.inc(),
+        Breach::WindowUpdates => stats.http2.inbound_window_update_frames_flood.inc(),
         Breach::Resets => stats.downstream_rq_too_many_premature_resets.inc(),
     }
 }
