@@ -3,22 +3,24 @@
 //! Owns the hosts by address and which of them were asked for lately. Runs on: workers look up and add; the control thread
 //! removes those that nobody uses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, HeaderName};
 use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Cluster, ClusterStats, Host};
-use crate::config::{self, Address, ConfigError, Discovery};
-use crate::stream_info::{ConnInfo, PeerAddr};
+use crate::config::{self, Address, ConfigError, Discovery, MetadataKey};
+use crate::stream_info::{PeerAddr, StreamInfo};
 
 /// What an ORIGINAL_DST cluster has besides what every cluster has.
 pub(super) struct OriginalDst {
     header: Option<HeaderName>,
+    metadata: Option<MetadataKey>,
     port: Option<u16>,
     hosts: RwLock<HashMap<SocketAddr, Entry>>,
     next_cleanup: Mutex<Instant>,
@@ -36,26 +38,48 @@ impl OriginalDst {
     /// # Errors
     /// The header is not one.
     pub(super) fn new(config: &config::Cluster) -> Result<Option<Self>, ConfigError> {
-        let Discovery::OriginalDst { http_header, port } = &config.discovery else { return Ok(None) };
+        let Discovery::OriginalDst { http_header, metadata, port } = &config.discovery else { return Ok(None) };
         let header = http_header.as_deref().map(HeaderName::try_from).transpose();
         Ok(Some(OriginalDst {
             header: header.map_err(|e| ConfigError::at("original_dst_lb_config.http_header_name", e.to_string()))?,
+            metadata: metadata.clone(),
             port: *port,
             hosts: RwLock::default(),
             next_cleanup: Mutex::new(Instant::now() + config.cleanup_interval),
         }))
     }
 
-    /// The header of a request, the destination that was restored; with the port that overrides it.
-    fn destination(&self, headers: Option<&HeaderMap>, conn: &ConnInfo, stats: &ClusterStats) -> Option<SocketAddr> {
-        let mut address = self.named(headers, stats).or(match conn.local {
-            PeerAddr::Ip(local) if conn.local_restored => Some(local),
+    /// Metadata, the header of a request, the destination that was restored, in this order; with the port that overrides it.
+    fn destination(&self, headers: Option<&HeaderMap>, info: &StreamInfo, stats: &ClusterStats) -> Option<SocketAddr> {
+        let restored = || match info.conn.local {
+            PeerAddr::Ip(local) if info.conn.local_restored => Some(local),
             _ => None,
-        })?;
+        };
+        let mut address = self.stored(info, stats).or_else(|| self.named(headers, stats)).or_else(restored)?;
         if let Some(port) = self.port {
             address.set_port(port);
         }
         Some(address)
+    }
+
+    /// What a filter left for the request, or a listener filter for the connection.
+    fn stored(&self, info: &StreamInfo, stats: &ClusterStats) -> Option<SocketAddr> {
+        let key = self.metadata.as_ref()?;
+        let find = |all: &BTreeMap<String, Value>| {
+            let mut value = all.get(&key.namespace)?;
+            for step in &key.path {
+                value = value.get(step)?;
+            }
+            // Of a list the first counts.
+            let value = value.as_array().map_or(Some(value), |list| list.first())?;
+            value.as_str().map(str::to_owned)
+        };
+        let text = info.metadata.as_deref().and_then(find).or_else(|| find(&info.conn.metadata))?;
+        let address = text.parse().ok();
+        if address.is_none() {
+            stats.original_dst_host_invalid.inc();
+        }
+        address
     }
 
     fn named(&self, headers: Option<&HeaderMap>, stats: &ClusterStats) -> Option<SocketAddr> {
@@ -78,8 +102,8 @@ impl OriginalDst {
 
 impl Cluster {
     /// Where a request or connection goes, in an ORIGINAL_DST cluster; `None` in any other, or where nothing says.
-    pub fn destination(&self, headers: Option<&HeaderMap>, conn: &ConnInfo) -> Option<SocketAddr> {
-        self.original_dst.as_ref()?.destination(headers, conn, &self.stats)
+    pub fn destination(&self, headers: Option<&HeaderMap>, info: &StreamInfo) -> Option<SocketAddr> {
+        self.original_dst.as_ref()?.destination(headers, info, &self.stats)
     }
 
     /// The host of a destination.
@@ -156,9 +180,17 @@ mod tests {
         Cluster::new(loaded.bootstrap.clusters[0].clone(), &parts(1)).unwrap()
     }
 
-    fn conn(local: &str, restored: bool) -> ConnInfo {
+    fn conn(local: &str, restored: bool) -> StreamInfo {
         let local = PeerAddr::Ip(local.parse().unwrap());
-        ConnInfo { local, local_restored: restored, ..crate::access_log::fixture::conn() }
+        let metadata =
+            BTreeMap::from([("m".to_owned(), serde_json::json!({ "to": { "host": "10.0.0.7:1" }, "bad": "x" }))]);
+        let conn = crate::stream_info::ConnInfo {
+            local,
+            local_restored: restored,
+            metadata,
+            ..crate::access_log::fixture::conn()
+        };
+        StreamInfo::new(Arc::new(conn), 0, None)
     }
 
     fn pick(cluster: &Cluster, destination: Option<SocketAddr>) -> Option<String> {
@@ -170,7 +202,7 @@ mod tests {
     async fn the_restored_destination_is_the_host() {
         let cluster = cluster("");
         let restored = conn("10.0.0.1:80", true);
-        let at = |conn: &ConnInfo| cluster.destination(None, conn);
+        let at = |conn: &StreamInfo| cluster.destination(None, conn);
         assert_eq!(pick(&cluster, at(&restored)).unwrap(), "10.0.0.1:80");
         assert_eq!(pick(&cluster, at(&restored)).unwrap(), "10.0.0.1:80");
         assert_eq!(pick(&cluster, at(&conn("10.0.0.1:80", false))), None, "it is the listener's own address");
@@ -193,6 +225,28 @@ mod tests {
         headers.insert("x-to", "nonsense".parse().unwrap());
         assert_eq!(to(&headers), "10.0.0.1:99");
         assert_eq!(cluster.stats.original_dst_host_invalid.value(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn metadata_comes_before_all() {
+        let by = |path: &str| {
+            cluster(&format!(
+                ", original_dst_lb_config: {{use_http_header: true, metadata_key: {{key: m, path: [{path}]}}}}"
+            ))
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert("x-envoy-original-dst-host", "10.0.0.2:81".parse().unwrap());
+        let mut info = conn("10.0.0.1:80", true);
+        let nested = by("{key: to}, {key: host}");
+        let to = |cluster: &Cluster, info: &StreamInfo| cluster.destination(Some(&headers), info).unwrap().to_string();
+        assert_eq!(to(&nested, &info), "10.0.0.7:1");
+        let own = serde_json::json!({ "to": { "host": ["[::1]:2", "10.0.0.9:1"] } });
+        info.metadata = Some(Box::new(BTreeMap::from([("m".to_owned(), own)])));
+        assert_eq!(to(&nested, &info), "[::1]:2", "the request's own, and of a list the first");
+        let bad = by("{key: bad}");
+        assert_eq!(to(&bad, &info), "10.0.0.2:81");
+        assert_eq!(bad.stats.original_dst_host_invalid.value(), 1);
+        assert_eq!(to(&by("{key: absent}"), &info), "10.0.0.2:81");
     }
 
     #[tokio::test(start_paused = true)]

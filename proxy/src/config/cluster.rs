@@ -110,11 +110,22 @@ pub enum Discovery {
     OriginalDst {
         /// Take it from this request header instead; empty: from the connection.
         http_header: Option<String>,
+        /// `metadata_key`: take it from this dynamic metadata instead, before all else.
+        metadata: Option<MetadataKey>,
         /// `port_override`.
         port: Option<u16>,
     },
     /// From a management server or file, by this service name.
     Eds(String),
+}
+
+/// A value within dynamic metadata. **Source**: `envoy.type.metadata.v3.MetadataKey`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetadataKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Keys from there on, at least one.
+    pub path: Vec<String>,
 }
 
 /// **Source**: `Cluster.dns_*`, `envoy.extensions.clusters.dns.v3.DnsCluster`.

@@ -296,7 +296,7 @@ fn pick(ctx: &StreamCtx, fw: &Forwarding<'_>) -> Option<Arc<Host>> {
         avoid: policy.map(|_| &avoid as &(dyn Fn(&Host) -> bool + Sync)),
         avoid_attempts: policy.map_or(0, |p| p.host_selection_max_attempts.max(1)),
         avoid_levels: &levels_tried(fw),
-        destination: fw.cluster.destination(Some(&ctx.request.headers), &ctx.conn.info),
+        destination: fw.cluster.destination(Some(&ctx.request.headers), &ctx.info),
     };
     fw.cluster.pick(ctx.conn.worker, &request)
 }

@@ -96,7 +96,7 @@ async fn send(
     worker: usize,
     random: u64,
 ) {
-    let destination = cluster.destination(Some(&head.headers), &info.conn);
+    let destination = cluster.destination(Some(&head.headers), info);
     let Some(host) = cluster.pick(worker, &lb::Request { random, destination, ..lb::Request::default() }) else {
         cluster.stats.upstream_cx_none_healthy.inc();
         return;

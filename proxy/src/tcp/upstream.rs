@@ -90,7 +90,7 @@ impl Attempts<'_> {
             return Err(InitFailure::ResourceLimit);
         };
         let random = lb::mix(facts.stream_id ^ u64::from(facts.upstream.attempts));
-        let destination = cluster.destination(None, &facts.conn);
+        let destination = cluster.destination(None, facts);
         let Some(host) = cluster.pick(self.worker, &lb::Request { random, destination, ..lb::Request::default() })
         else {
             cluster.stats.upstream_cx_none_healthy.inc();

@@ -128,11 +128,32 @@ fn original_destination() -> Result<()> {
     };
     let config = Config::new()
         .listener("tcp", &tcp("where-tcp"))
+        .listener(
+            "told",
+            &tcp("where-told").replace(
+                "allow_requests",
+                "rules: [{tlv_type: 234, on_tlv_present: {metadata_namespace: ns, key: to}}], allow_requests",
+            ),
+        )
         .listener("http", &http("where-http"))
         .listener("http-here", &http("where-here"))
         .cluster_raw(&original("where-tcp", "upstream_port_override: {{upstream:tcp-a}}"))
+        .cluster_raw(&original(
+            "where-told",
+            "metadata_key: {key: ns, path: [{key: to}]}, upstream_port_override: {{upstream:tcp-b}}",
+        ))
         .cluster_raw(&original("where-http", "use_http_header: true, upstream_port_override: {{upstream:a}}"))
         .cluster_raw(&original("where-here", "use_http_header: true, http_header_name: x-to"));
+    // Version 2 with a TLV that says where to.
+    let told = |to: &str| {
+        let mut bytes = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0".to_vec();
+        bytes.push(15 + to.len() as u8);
+        bytes.extend_from_slice(b"\x01\x02\x03\x04\x7f\0\0\x01\x00\x50\x01\xbb\xea\0");
+        bytes.push(to.len() as u8);
+        bytes.extend_from_slice(to.as_bytes());
+        bytes.extend_from_slice(b"hello");
+        bytes
+    };
     let asked = |line: &str, to: &str| Step::Http1 {
         to: to.into(),
         bytes: format!("{line}GET / HTTP/1.1\r\nhost: a\r\n\r\n").into_bytes(),
@@ -143,6 +164,9 @@ fn original_destination() -> Result<()> {
     let group = Group::new("original-dst", config)
         .step("tcp", talk("tcp", b"PROXY TCP4 192.0.2.9 127.0.0.1 1000 9\r\nhello"))
         .step("tcp-nothing-restored", talk("tcp", b"hello"))
+        .step("metadata", talk("told", &told("127.0.0.1:1")))
+        .step("metadata-nonsense", talk("told", &told("nonsense")))
+        .step("metadata-absent", talk("told", b"PROXY TCP4 192.0.2.9 127.0.0.1 1000 9\r\nhello"))
         .step("http", asked("PROXY TCP4 192.0.2.9 127.0.0.1 1000 9\r\n", "http"))
         .step("http-nothing-restored", asked("", "http"))
         .step("header", get("http", "/", &["x-envoy-original-dst-host: 127.0.0.1:1"]))
@@ -159,6 +183,7 @@ fn original_destination() -> Result<()> {
             stats(&[
                 "cluster.where-tcp.upstream_cx_total",
                 "cluster.where-tcp.upstream_cx_none_healthy",
+                "cluster.where-told.original_dst_host_invalid",
                 "cluster.where-http.upstream_cx_total",
                 "cluster.where-http.upstream_cx_none_healthy",
                 "cluster.where-http.original_dst_host_invalid",

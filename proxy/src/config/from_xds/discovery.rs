@@ -8,11 +8,12 @@ use weft_proto::pb::envoy::config::core::v3 as core;
 use weft_proto::pb::envoy::extensions::clusters::common::dns::v3::DnsLookupFamily;
 use weft_proto::pb::envoy::extensions::clusters::{dns::v3 as dns, original_dst::v3 as original_dst};
 use weft_proto::pb::envoy::extensions::network::dns_resolver::cares::v3 as cares;
+use weft_proto::pb::envoy::r#type::metadata::v3 as metadata;
 use weft_proto::pb::google::protobuf as wkt;
 
 use super::ctx::{Ctx, Out, type_name};
 use super::{address, headers, value};
-use crate::config::{BackOffRange, Discovery, DnsFamily, DnsOptions};
+use crate::config::{BackOffRange, Discovery, DnsFamily, DnsOptions, MetadataKey};
 
 /// **Source**: `Cluster.dns_refresh_rate`.
 const DEFAULT_REFRESH: Duration = Duration::from_secs(5);
@@ -57,10 +58,8 @@ fn custom(c: &Ctx<'_>, t: &pb::cluster::CustomClusterType, any: &wkt::Any) -> Ou
         }
         "envoy.extensions.clusters.original_dst.v3.OriginalDstCluster" => {
             let o: original_dst::OriginalDstCluster = here.unpack(any)?;
-            if o.metadata_key.is_some() {
-                return here.field("metadata_key").unsupported("a destination from metadata");
-            }
-            by_original_dst(&here, o.use_http_header, &o.http_header_name, &o.upstream_port_override)
+            let metadata = here.opt("metadata_key", &o.metadata_key, metadata_key)?;
+            by_original_dst(&here, o.use_http_header, &o.http_header_name, metadata, &o.upstream_port_override)
         }
         _ => here.unknown_extension(&t.name, Some(any)),
     }
@@ -87,16 +86,32 @@ fn eds(c: &Ctx<'_>, p: &pb::Cluster) -> Out<Discovery> {
 fn cluster_original_dst(c: &Ctx<'_>, p: &pb::Cluster) -> Out<Discovery> {
     use pb::cluster::LbConfig::OriginalDstLbConfig;
     let Some(OriginalDstLbConfig(o)) = &p.lb_config else {
-        return Ok(Discovery::OriginalDst { http_header: None, port: None });
+        return Ok(Discovery::OriginalDst { http_header: None, metadata: None, port: None });
     };
     let c = c.field("original_dst_lb_config");
-    if o.metadata_key.is_some() {
-        return c.field("metadata_key").unsupported("a destination from metadata");
-    }
-    by_original_dst(&c, o.use_http_header, &o.http_header_name, &o.upstream_port_override)
+    let metadata = c.opt("metadata_key", &o.metadata_key, metadata_key)?;
+    by_original_dst(&c, o.use_http_header, &o.http_header_name, metadata, &o.upstream_port_override)
 }
 
-fn by_original_dst(c: &Ctx<'_>, use_header: bool, header: &str, port: &Option<wkt::UInt32Value>) -> Out<Discovery> {
+fn metadata_key(c: &Ctx<'_>, k: &metadata::MetadataKey) -> Out<MetadataKey> {
+    use metadata::metadata_key::path_segment::Segment;
+    let namespace = c.non_empty("key", &k.key);
+    c.field("path").ensure(!k.path.is_empty(), || "value must contain at least 1 item(s)".into())?;
+    let path = c.each("path", &k.path, |c, s| match &s.segment {
+        Some(Segment::Key(key)) => c.non_empty("key", key),
+        Some(Segment::Index(_)) => c.field("index").unsupported("a place in a list"),
+        None => c.refuse("a segment is required"),
+    });
+    Ok(MetadataKey { namespace: namespace?, path: path? })
+}
+
+fn by_original_dst(
+    c: &Ctx<'_>,
+    use_header: bool,
+    header: &str,
+    metadata: Option<MetadataKey>,
+    port: &Option<wkt::UInt32Value>,
+) -> Out<Discovery> {
     c.ensure(use_header || header.is_empty(), || {
         format!(
             "ORIGINAL_DST cluster: invalid config http_header_name={header} and use_http_header is false. Set use_http_header to true if http_header_name is desired."
@@ -111,7 +126,7 @@ fn by_original_dst(c: &Ctx<'_>, use_header: bool, header: &str, port: &Option<wk
         None => None,
         Some(n) => Some(c.port("upstream_port_override", n)?),
     };
-    Ok(Discovery::OriginalDst { http_header, port })
+    Ok(Discovery::OriginalDst { http_header, metadata, port })
 }
 
 /// The deprecated fields of the cluster itself.

@@ -146,11 +146,18 @@ fn original_dst_clusters() {
         let base = with(json!({ "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED", "load_assignment": null }));
         fields.as_object().unwrap().iter().fold(base, |doc, (k, v)| doc.set(&format!("$cluster.{k}"), v.clone()))
     };
-    assert_eq!(by(json!({})).cluster().discovery, Discovery::OriginalDst { http_header: None, port: None });
+    assert_eq!(
+        by(json!({})).cluster().discovery,
+        Discovery::OriginalDst { http_header: None, metadata: None, port: None }
+    );
     let header = json!({ "original_dst_lb_config": { "use_http_header": true, "upstream_port_override": 99 } });
     assert_eq!(
         by(header).cluster().discovery,
-        Discovery::OriginalDst { http_header: Some("x-envoy-original-dst-host".into()), port: Some(99) }
+        Discovery::OriginalDst {
+            http_header: Some("x-envoy-original-dst-host".into()),
+            metadata: None,
+            port: Some(99)
+        }
     );
     by(json!({ "load_assignment": assignment(json!([])) }))
         .refused("$cluster.load_assignment", "ORIGINAL_DST clusters must have no load assignment configured");
