@@ -61,7 +61,7 @@ cluster_stats! {
     lb_healthy_panic lb_recalculate_zone_structures upstream_flow_control_paused_reading_total
     upstream_flow_control_resumed_reading_total original_dst_host_invalid;
     gauges: upstream_cx_active upstream_rq_active upstream_rq_pending_active membership_total membership_healthy
-    membership_degraded membership_excluded max_host_weight
+    membership_degraded membership_excluded max_host_weight warming_state
 }
 
 /// `internal.*` or `external.*`: responses by who asked. Made with the first.
@@ -105,5 +105,7 @@ impl ClusterStats {
         self.membership_total.set(total as u64);
         self.membership_healthy.set(healthy as u64);
         self.membership_degraded.set(degraded as u64);
+        self.membership_excluded.set(0);
+        self.warming_state.set(0);
     }
 }

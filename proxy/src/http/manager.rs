@@ -80,6 +80,17 @@ http_stats! {
     downstream_cx_upgrades_active downstream_rq_active
 }
 
+impl HttpStats {
+    /// A connection was closed, by the client or by us.
+    pub fn destroyed(&self, by_client: bool) {
+        if by_client {
+            self.downstream_cx_destroy_remote.inc();
+        } else {
+            self.downstream_cx_destroy_local.inc();
+        }
+    }
+}
+
 /// A connection manager.
 pub struct Manager {
     /// Validated settings.

@@ -327,6 +327,7 @@ fn failures() -> Result<()> {
                 "cluster.a.upstream_rq_active",
                 "cluster.a.upstream_cx_active",
                 "http.http.downstream_cx_destroy_remote_active_rq",
+                "http.http.downstream_cx_destroy_remote",
                 "http.http.downstream_rq_active",
             ]),
         );

@@ -35,6 +35,8 @@ pub struct ServerConn {
     limits: ParseLimits,
     requests: u64,
     shared: Arc<Shared>,
+    /// It was the client that closed.
+    client_gone: bool,
     /// When `max_connection_duration` is reached.
     ends: Option<Instant>,
 }
@@ -63,6 +65,7 @@ enum Next {
 impl Drop for ServerConn {
     fn drop(&mut self) {
         self.count_read();
+        self.conn.manager.stats.destroyed(self.client_gone);
     }
 }
 
@@ -97,6 +100,7 @@ impl ServerConn {
             limits,
             requests: 0,
             shared: Arc::default(),
+            client_gone: false,
         }
     }
 
@@ -178,8 +182,10 @@ impl ServerConn {
                 }
                 match poll_read_small(&mut self.stream, cx, &mut self.buf.bytes) {
                     Poll::Ready(Ok(n)) if n > 0 => self.buf.total += n as u64,
-                    Poll::Ready(_) if begun => return Poll::Ready(HeadWait::Cut),
-                    Poll::Ready(_) => return Poll::Ready(HeadWait::Quiet),
+                    Poll::Ready(_) => {
+                        self.client_gone = true;
+                        return Poll::Ready(if begun { HeadWait::Cut } else { HeadWait::Quiet });
+                    }
                     Poll::Pending => break,
                 }
             }
@@ -275,7 +281,10 @@ impl ServerConn {
                         clock.shared.touch();
                         continue;
                     }
-                    Poll::Ready(Activity::Gone) => return Poll::Ready(None),
+                    Poll::Ready(Activity::Gone) => {
+                        self.client_gone = true;
+                        return Poll::Ready(None);
+                    }
                     Poll::Pending => {}
                 }
                 if expired {
@@ -414,7 +423,10 @@ impl ServerConn {
                     clock.shared.touch();
                     continue;
                 }
-                Poll::Ready(Activity::Gone) => return Poll::Ready(Err(EndReason::DownstreamClosed)),
+                Poll::Ready(Activity::Gone) => {
+                    self.client_gone = true;
+                    return Poll::Ready(Err(EndReason::DownstreamClosed));
+                }
                 Poll::Pending => {}
             }
             self.timer.set(clock.deadline(upload.is_done()));
@@ -478,7 +490,10 @@ impl ServerConn {
                 self.buf.bytes.clear();
                 match poll_read_small(&mut self.stream, cx, &mut self.buf.bytes) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
-                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Ready(_) => {
+                        self.client_gone = true;
+                        return Poll::Ready(());
+                    }
                     Poll::Pending => break,
                 }
             }

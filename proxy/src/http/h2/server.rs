@@ -69,6 +69,7 @@ pub async fn serve(stream: Stream, already: Bytes, conn: Arc<HttpConn>) {
     if let (Ended::ByUs, Some(limit)) = (ended, config.delayed_close_timeout) {
         out.linger(limit).await;
     }
+    conn.manager.stats.destroyed(ended == Ended::ByClient);
 }
 
 /// How long a client may take for its preface where no idle timeout is set.
@@ -77,8 +78,10 @@ const MAX_SILENCE: Duration = Duration::from_secs(3600);
 /// How a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ended {
-    /// There is nobody left to listen, or nothing to say.
+    /// There is nothing to say.
     Quietly,
+    /// There is nobody left to listen.
+    ByClient,
     /// For something the client did: it is to read what.
     ByUs,
 }
@@ -150,14 +153,14 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Strea
             Event::Accepted(Some(Err(e))) => {
                 match out.breach() {
                     Some(breach) => record(conn, breach),
-                    None if e.is_io() => return Ended::Quietly,
+                    None if e.is_io() => return Ended::ByClient,
                     None => conn.manager.stats.downstream_cx_protocol_error.inc(),
                 }
                 return Ended::ByUs;
             }
             Event::Broken(e) => {
                 tracing::debug!(connection = conn.info.id, error = %e, "HTTP/2 connection ended");
-                let Some(breach) = out.breach() else { return Ended::Quietly };
+                let Some(breach) = out.breach() else { return Ended::ByClient };
                 record(conn, breach);
                 return Ended::ByUs;
             }
@@ -165,6 +168,7 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Strea
                 conn.manager.stats.http2.keepalive_timeout.inc();
                 return Ended::Quietly;
             }
+            Event::Accepted(None) if !draining => return Ended::ByClient,
             Event::Accepted(None) | Event::DrainEnd => return Ended::Quietly,
             Event::Age => {
                 conn.manager.stats.downstream_cx_max_duration_reached.inc();
