@@ -92,8 +92,8 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
 fn forward(f: &mut Found, at: &str, a: &RouteAction) {
     f.flag(a.metadata_match.is_some(), at, "metadata_match");
     f.flag(!a.hash_policy.is_empty(), at, "hash_policy");
+    f.flag(a.flush_timeout.is_some(), at, "flush_timeout");
     for (i, u) in a.upgrades.iter().enumerate() {
-        f.flag(u.allow_post, at, &format!("upgrade_configs[{i}].connect_config.allow_post"));
         f.flag(u.proxy_protocol.is_some(), at, &format!("upgrade_configs[{i}].connect_config.proxy_protocol_config"));
     }
 }

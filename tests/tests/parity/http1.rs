@@ -17,6 +17,7 @@ fn listener(fields: &str) -> String {
         - {match: {prefix: "/h2"}, route: {cluster: b}}
         - {match: {prefix: "/ws"}, route: {cluster: a, upgrade_configs: [{upgrade_type: websocket}]}}
         - {match: {prefix: "/nows"}, route: {cluster: a, upgrade_configs: [{upgrade_type: websocket, enabled: false}]}}
+        - {match: {prefix: "/post"}, route: {cluster: tcp, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {allow_post: true}}]}}
         - {match: {connect_matcher: {}}, route: {cluster: tcp, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}
         - {match: {prefix: "/"}, route: {cluster: a}}
     "#;
@@ -213,6 +214,7 @@ fn upgrades() -> Result<()> {
         .step("h2c", h1("http", "GET / HTTP/1.1\nhost: a\nconnection: Upgrade, HTTP2-Settings\nupgrade: h2c\nhttp2-settings: AAMAAABkAAQAAP__\n\n"))
         .step("connect", talk("http", crlf("CONNECT host.test:80 HTTP/1.1\nhost: host.test:80\n\n")))
         .step("connect-h2", tunnel(b"ping"))
+        .step("connect-by-post", request("http", "POST", "/post", &[], "ping"))
         .step("connect-no-port", h1("http", "CONNECT host.test HTTP/1.1\nhost: host.test\n\n"));
     run(&group)
 }

@@ -55,7 +55,13 @@ pub async fn serve(stream: Stream, already: Bytes, conn: Arc<HttpConn>) {
     });
     // A client that says nothing is idle.
     let idle = config.common.idle_timeout.unwrap_or(MAX_SILENCE);
-    let ended = match tokio::time::timeout(idle, connection).await {
+    let begun = tokio::select! {
+        biased;
+        begun = tokio::time::timeout(idle, connection) => begun,
+        // Nobody is told to leave who has not said anything.
+        () = conn.drain.notified() => return,
+    };
+    let ended = match begun {
         Ok(Ok(connection)) => run(connection, &out, &conn).await,
         Ok(Err(_)) => {
             conn.manager.stats.downstream_cx_protocol_error.inc();

@@ -185,9 +185,16 @@ impl Forward {
 
     /// Whether this route takes a CONNECT apart: what the client sends goes on as it is, over TCP.
     pub fn terminates(&self, request: &crate::http::RequestHead) -> bool {
-        request.method == http::Method::CONNECT
-            && request.upgrade.is_none()
-            && self.config.upgrades.iter().any(|u| u.terminate_connect && u.enabled && u.upgrade_type == "connect")
+        request.upgrade.is_none()
+            && self.config.upgrades.iter().any(|u| {
+                let taken = match request.method {
+                    http::Method::CONNECT => true,
+                    // A proxy in front had to make a POST of it.
+                    http::Method::POST => u.allow_post,
+                    _ => false,
+                };
+                taken && u.terminate_connect && u.enabled && u.upgrade_type == "connect"
+            })
     }
 
     /// Rewrites path and host of a request that this route forwards.
