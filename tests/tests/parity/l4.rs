@@ -90,7 +90,7 @@ fn connections() -> Result<()> {
         .listener("short", &listener("", &[&chain("short", "", &[tcp("short", "cluster: tcp-a\nmax_downstream_connection_duration: 0.3s")])]))
         .listener("silent", &listener("", &[&chain("silent", "", &[tcp("silent", "cluster: tcp-a\nidle_timeout: 0.3s")])]))
         .listener("told", &listener("", &[&chain("told", "", &[tcp("told", "cluster: tcp-a\naccess_log_options: {flush_access_log_on_connected: true}")])]))
-        .listener("told-again", &listener("", &[&chain("told-again", "", &[tcp("told-again", "cluster: tcp-a\nidle_timeout: 0.9s\naccess_log_options: {access_log_flush_interval: 0.6s}")])]))
+        .listener("told-again", &listener("", &[&chain("told-again", "", &[tcp("told-again", "cluster: tcp-a\nidle_timeout: 0.6s\naccess_log_options: {access_log_flush_interval: 0.4s}")])]))
         .listener("again", &listener("", &[&chain("again", "", &[tcp("again", "cluster: dead\nmax_connect_attempts: 3\nbackoff_options: {base_interval: 0.01s, max_interval: 0.02s}")])]))
         .listener("missing", &listener("", &[&chain("missing", "", &[tcp("missing", "cluster: nobody")])]))
         .listener("none", &listener("", &[&chain("none", "", &[tcp("none", "cluster: none")])]))
