@@ -345,3 +345,6 @@ impl LocalityHosts {
         self.weight = [share(self.healthy.len()), share(self.degraded.len())];
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,3 +226,6 @@ fn union(a: RetryOn, b: RetryOn) -> RetryOn {
         grpc_unavailable: a.grpc_unavailable | b.grpc_unavailable,
     }
 }
+
+#[cfg(test)]
+mod tests;
