@@ -35,6 +35,7 @@ pub(super) struct Forwarding<'a> {
     pub(super) attempts: u32,
     /// The attempt before ran out of its time.
     pub(super) timed_out: bool,
+    /// Hosts of attempts so far, where the policy asks for them.
     pub(super) tried: Vec<Arc<Host>>,
     pub(super) upload: upload::Progress,
 }
@@ -59,7 +60,9 @@ pub(super) async fn run(ctx: &mut StreamCtx, fw: &mut Forwarding<'_>, first: Bod
             return Outcome::Failed(Failure::NoHost);
         };
         fw.attempts += 1;
-        fw.tried.push(host.clone());
+        if fw.retry.as_ref().is_some_and(RetryState::remembers_hosts) {
+            fw.tried.push(host.clone());
+        }
         let Some(this) = body.take().or_else(|| fw.replay.as_ref().map_or(Some(Body::Empty), Replay::reader)) else {
             return Outcome::Failed(Failure::Closed);
         };

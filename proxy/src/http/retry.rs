@@ -131,6 +131,11 @@ impl RetryState {
         &self.policy
     }
 
+    /// Whether later attempts depend on the hosts of earlier ones.
+    pub fn remembers_hosts(&self) -> bool {
+        !self.policy.host_predicates.is_empty() || self.policy.previous_priorities.is_some()
+    }
+
     /// Uses up a retry; false where none is left.
     pub fn take(&mut self) -> bool {
         let any = self.left > 0;
