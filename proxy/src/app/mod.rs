@@ -302,15 +302,16 @@ async fn supervise(built: &Built, drain: &Drain, options: &Options) -> anyhow::R
     let server = ServerStats::new(&root, options.concurrency, &built.listeners, built.began.elapsed());
     // Envoy's `stats_flush_interval`: the interval view of histograms.
     let mut flush = tokio::time::interval(Duration::from_secs(5));
-    loop {
+    let gradual = loop {
         tokio::select! {
-            _ = term.recv() => break,
+            _ = term.recv() => break options.drain_gradual,
             _ = flush.tick() => {
                 let draining = built.description.draining.load(Ordering::Relaxed);
                 server.update(&built.listeners, &built.parts.secrets, draining);
                 built.parts.stats.flush();
             }
-            _ = int.recv() => break,
+            // Somebody sits at the keyboard: not the time for a drain that spreads over minutes.
+            _ = int.recv() => break false,
             _ = reopen.recv() => built.parts.sinks.reopen(),
             Some(command) = asked.recv() => {
                 if command == Command::Quit {
@@ -321,13 +322,13 @@ async fn supervise(built: &Built, drain: &Drain, options: &Options) -> anyhow::R
             }
             () = tokio::time::sleep_until(sweep) => sweep = built.parts.clusters.sweep(),
         }
-    }
+    };
     tracing::info!("caught a signal; draining");
     built.description.draining.store(true, Ordering::Relaxed);
     for l in &built.listeners {
         l.stop.begin(false);
     }
-    drain.begin(options.drain_gradual);
+    drain.begin(gradual);
     tokio::select! {
         () = drain.idle() => {}
         () = tokio::time::sleep(options.drain_time) => tracing::info!("drain time is over"),
