@@ -64,7 +64,6 @@ fn tcp(f: &mut Found, at: &str, t: &TcpProxy) {
 
 fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
     f.flag(h.access_log_flush_interval.is_some(), at, "access_log_options.access_log_flush_interval");
-    f.flag(h.stream_flush_timeout.is_some(), at, "stream_flush_timeout");
     let idle = h.http2.keepalive.as_ref().is_some_and(|k| k.idle_interval.is_some());
     f.flag(idle, at, "http2_protocol_options.connection_keepalive.connection_idle_interval");
     for (i, u) in h.upgrades.iter().enumerate() {
@@ -92,7 +91,6 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
 fn forward(f: &mut Found, at: &str, a: &RouteAction) {
     f.flag(a.metadata_match.is_some(), at, "metadata_match");
     f.flag(!a.hash_policy.is_empty(), at, "hash_policy");
-    f.flag(a.flush_timeout.is_some(), at, "flush_timeout");
     for (i, u) in a.upgrades.iter().enumerate() {
         f.flag(u.proxy_protocol.is_some(), at, &format!("upgrade_configs[{i}].connect_config.proxy_protocol_config"));
     }

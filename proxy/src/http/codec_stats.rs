@@ -16,6 +16,8 @@ pub struct Http2Stats {
     pub common: CodecStats,
     /// PINGs of `connection_keepalive` that were not answered.
     pub keepalive_timeout: Counter,
+    /// Streams ended since their answers were not taken in time.
+    pub tx_flush_timeout: Counter,
     /// Malformed requests.
     pub rx_messaging_error: Counter,
     /// Requests with more headers than allowed.
@@ -47,6 +49,7 @@ impl Http2Stats {
         Http2Stats {
             common: CodecStats::new(scope),
             keepalive_timeout: scope.counter("keepalive_timeout"),
+            tx_flush_timeout: scope.counter("tx_flush_timeout"),
             rx_messaging_error: scope.counter("rx_messaging_error"),
             header_overflow: scope.counter("header_overflow"),
             inbound_empty_frames_flood: scope.counter("inbound_empty_frames_flood"),

@@ -29,6 +29,8 @@ pub enum Expiry {
     Duration,
     /// The route's `timeout`, of the whole answer.
     Route,
+    /// `stream_flush_timeout`: what there is of the answer is not taken.
+    Flush,
 }
 
 impl Expiry {
@@ -39,6 +41,7 @@ impl Expiry {
             Expiry::Request => "request_overall_timeout",
             Expiry::Duration => "max_duration_timeout",
             Expiry::Route => "response_timeout",
+            Expiry::Flush => "stream_flush_timeout",
         }
     }
 
@@ -52,6 +55,7 @@ impl Expiry {
             }
             Expiry::Request => stats.downstream_rq_timeout.inc(),
             Expiry::Duration => stats.downstream_rq_max_duration_reached.inc(),
+            Expiry::Flush => stats.http2.tx_flush_timeout.inc(),
             Expiry::Route => {
                 ctx.info.flags.set(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);
                 if let Some(b) = &ctx.books {
@@ -67,7 +71,7 @@ impl Expiry {
         // Whose fault it is: with the whole request here it is not the client that keeps us waiting.
         let status = if complete { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::REQUEST_TIMEOUT };
         let text = match self {
-            Expiry::Idle => "stream timeout",
+            Expiry::Idle | Expiry::Flush => "stream timeout",
             Expiry::Request => "request timeout",
             Expiry::Duration => "downstream duration timeout",
             Expiry::Route => "upstream request timeout",
@@ -91,6 +95,8 @@ pub struct Shared {
     max: AtomicU64,
     /// Milliseconds from the request's end; 0: none.
     route: AtomicU64,
+    /// Milliseconds; 0: as for idleness.
+    flush: AtomicU64,
     expired: AtomicU8,
     /// The HTTP/2 error code with which the client reset the stream, plus 1; 0: it did not.
     reset: AtomicU64,
@@ -135,7 +141,15 @@ impl Shared {
     }
 
     /// The route's own limits; outer `None`: as the connection manager has it.
-    pub fn of_route(&self, idle: Option<Option<Duration>>, max: Option<Option<Duration>>) {
+    pub fn of_route(
+        &self,
+        idle: Option<Option<Duration>>,
+        max: Option<Option<Duration>>,
+        flush: Option<Option<Duration>>,
+    ) {
+        if let Some(flush) = flush {
+            self.flush.store(never_zero(flush), Relaxed);
+        }
         if let Some(idle) = idle {
             self.idle.store(millis(idle), Relaxed);
             self.touch();
@@ -183,8 +197,13 @@ fn millis(limit: Option<Duration>) -> u64 {
     limit.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// A limit where 0 has another meaning: none is one that never comes.
+fn never_zero(limit: Option<Duration>) -> u64 {
+    limit.map_or(u64::MAX, |d| millis(Some(d)).max(1))
+}
+
 fn duration(millis: &AtomicU64) -> Option<Duration> {
-    Some(millis.load(Relaxed)).filter(|m| *m > 0).map(Duration::from_millis)
+    Some(millis.load(Relaxed)).filter(|m| *m > 0 && *m < u64::MAX).map(Duration::from_millis)
 }
 
 /// The codec's side.
@@ -196,6 +215,8 @@ pub struct Clock {
     request_by: Option<Instant>,
     /// When the whole request had arrived.
     uploaded: Option<Instant>,
+    /// What there is of the answer waits for the client.
+    flushing: bool,
 }
 
 impl Clock {
@@ -205,6 +226,7 @@ impl Clock {
         shared.idle.store(millis(config.stream_idle_timeout), Relaxed);
         shared.max.store(millis(config.common.max_stream_duration), Relaxed);
         shared.route.store(0, Relaxed);
+        shared.flush.store(config.stream_flush_timeout.map_or(0, |d| never_zero(Some(d))), Relaxed);
         shared.expired.store(0, Relaxed);
         shared.touched.store(false, Relaxed);
         shared.received.store(0, Relaxed);
@@ -216,6 +238,15 @@ impl Clock {
             idle_at: after(config.stream_idle_timeout),
             request_by: after(config.request_timeout),
             uploaded: None,
+            flushing: false,
+        }
+    }
+
+    /// Whether it is the client that keeps what there is of the answer from going out.
+    pub fn flushing(&mut self, flushing: bool) {
+        if self.flushing != flushing {
+            self.flushing = flushing;
+            self.shared.touch();
         }
     }
 
@@ -226,9 +257,14 @@ impl Clock {
             self.uploaded = Some(Instant::now());
         }
         if self.shared.touched.swap(false, Relaxed) {
-            self.idle_at = duration(&self.shared.idle).and_then(|d| Instant::now().checked_add(d));
+            let idle = if self.has_flush_limit() { &self.shared.flush } else { &self.shared.idle };
+            self.idle_at = duration(idle).and_then(|d| Instant::now().checked_add(d));
         }
         [self.idle_at, self.request_by, self.ends(), self.answer_by()].into_iter().flatten().min()
+    }
+
+    fn has_flush_limit(&self) -> bool {
+        self.flushing && self.shared.flush.load(Relaxed) != 0
     }
 
     fn ends(&self) -> Option<Instant> {
@@ -247,6 +283,7 @@ impl Clock {
             () if passed(self.ends()) => (3, Expiry::Duration),
             () if passed(self.answer_by()) => (4, Expiry::Route),
             () if passed(self.request_by) => (2, Expiry::Request),
+            () if self.has_flush_limit() => (1, Expiry::Flush),
             () => (1, Expiry::Idle),
         };
         self.shared.expired.store(code, Relaxed);
@@ -264,13 +301,14 @@ mod tests {
         shared.idle.store(5000, Relaxed);
         let began = Instant::now();
         let at = |s| began + Duration::from_secs(s);
-        let mut clock = Clock { shared, began, idle_at: Some(at(5)), request_by: Some(at(4)), uploaded: None };
+        let mut clock =
+            Clock { shared, began, idle_at: Some(at(5)), request_by: Some(at(4)), uploaded: None, flushing: false };
         assert_eq!(clock.deadline(false), Some(at(4)));
         assert_eq!(clock.deadline(true), Some(at(5)));
         tokio::time::advance(Duration::from_secs(3)).await;
         clock.shared.touch();
         assert_eq!(clock.deadline(true), Some(at(8)));
-        clock.shared.of_route(Some(None), Some(Some(Duration::from_secs(6))));
+        clock.shared.of_route(Some(None), Some(Some(Duration::from_secs(6))), None);
         assert_eq!(clock.deadline(true), Some(at(6)));
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(clock.expire(), Expiry::Duration);
@@ -282,7 +320,7 @@ mod tests {
         let shared = Arc::new(Shared::default());
         shared.answer_within(Some(Duration::from_secs(2)));
         let began = Instant::now();
-        let mut clock = Clock { shared, began, idle_at: None, request_by: None, uploaded: None };
+        let mut clock = Clock { shared, began, idle_at: None, request_by: None, uploaded: None, flushing: false };
         assert_eq!(clock.deadline(false), None);
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(clock.deadline(true), Some(began + Duration::from_secs(5)));
@@ -290,5 +328,30 @@ mod tests {
         assert_eq!(clock.deadline(true), Some(began + Duration::from_secs(5)));
         assert_eq!(clock.expire(), Expiry::Route);
         assert_eq!(clock.shared.expired().await, Expiry::Route);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_taken() {
+        let shared = Arc::new(Shared::default());
+        shared.idle.store(60_000, Relaxed);
+        let began = Instant::now();
+        let at = |s| Some(began + Duration::from_secs(s));
+        let mut clock = Clock { shared, began, idle_at: at(60), request_by: None, uploaded: None, flushing: false };
+        clock.shared.of_route(None, None, Some(Some(Duration::from_secs(2))));
+        assert_eq!(clock.deadline(true), at(60));
+        clock.flushing(true);
+        assert_eq!(clock.deadline(true), at(2));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        clock.flushing(true);
+        assert_eq!(clock.deadline(true), at(2), "only what goes out moves it");
+        clock.shared.touch();
+        assert_eq!(clock.deadline(true), at(3));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(clock.expire(), Expiry::Flush);
+        clock.flushing(false);
+        assert_eq!(clock.deadline(true), at(63));
+        clock.shared.of_route(None, None, Some(None));
+        clock.flushing(true);
+        assert_eq!(clock.deadline(true), None);
     }
 }

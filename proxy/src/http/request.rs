@@ -171,7 +171,7 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
         upload: progress,
     };
     let limits = ctx.limits.clone();
-    limits.of_route(f.config.idle_timeout, Timeouts::stream(&mut ctx, f));
+    limits.of_route(f.config.idle_timeout, Timeouts::stream(&mut ctx, f), f.config.flush_timeout);
     limits.answer_within(fw.timeouts.route);
     if ctx.conn.manager.config.proxy_100_continue {
         ctx.info.interim = Some(ctx.limits.clone());

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::body::BodyError;
 use super::connection::{EndReason, HttpConn};
 use super::head::{RequestHead, ResponseHead, Scheme};
-use super::limits::Shared;
+use super::limits::{Expiry, Shared};
 use super::route::{Matched, VirtualCluster};
 use crate::access_log::{LogContext, LogType};
 use crate::stream_info::{Protocol, ResponseFlags, StreamInfo};
@@ -195,7 +195,9 @@ impl StreamCtx {
             }
             EndReason::Expired(limit) => {
                 limit.record(self);
-                self.info.details = Some(limit.details().into());
+                if limit != Expiry::Flush {
+                    self.info.details = Some(limit.details().into());
+                }
             }
             EndReason::Upstream(BodyError::IdleTimeout) => {
                 self.info.flags.set(ResponseFlags::UPSTREAM_REQUEST_TIMEOUT);

@@ -429,6 +429,7 @@ impl ServerConn {
                 }
                 Poll::Pending => {}
             }
+            clock.flushing(!self.out.is_empty());
             self.timer.set(clock.deadline(upload.is_done()));
             ready!(self.timer.poll_expired(cx));
             return Poll::Ready(Err(EndReason::Expired(clock.expire())));

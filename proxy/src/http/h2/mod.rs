@@ -108,6 +108,11 @@ impl Upload {
         self.stream.send_reset(reason);
     }
 
+    /// What there is of the body waits for the peer's window.
+    pub(super) fn is_blocked(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Everything was sent.
     pub(super) fn is_done(&self) -> bool {
         self.done

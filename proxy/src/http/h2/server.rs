@@ -13,7 +13,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use super::super::body::{Body, BodyError, Frame};
 use super::super::connection::{EndReason, HttpConn, Reply};
 use super::super::head::RequestHead;
-use super::super::limits::{Clock, Shared};
+use super::super::limits::{Clock, Expiry, Shared};
 use super::guard::{Breach, Guard};
 use super::io::{self, Gathered, Io};
 use super::keepalive::Keepalive;
@@ -360,6 +360,7 @@ async fn send(
             sent = upload.sent;
             clock.shared.touch();
         }
+        clock.flushing(upload.is_blocked());
         timer.set(clock.deadline(clock.shared.is_uploaded()));
         timer.poll_expired(cx).map(|()| Err(clock.expire()))
     })
@@ -371,7 +372,7 @@ async fn send(
     let result = match result {
         Ok(result) => result,
         Err(limit) => {
-            upload.reset(Reason::NO_ERROR);
+            upload.reset(if limit == Expiry::Flush { Reason::INTERNAL_ERROR } else { Reason::NO_ERROR });
             reply.end.finish(EndReason::Expired(limit));
             return;
         }
