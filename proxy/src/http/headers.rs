@@ -44,6 +44,7 @@ const JOINED: &[&str] = &[
     "authentication",
     "authorization",
     "cache-control",
+    "cdn-loop",
     "content-encoding",
     "content-type",
     "expect",
@@ -66,8 +67,26 @@ const JOINED: &[&str] = &[
     "x-envoy-decorator-operation",
     "x-envoy-downstream-service-cluster",
     "x-envoy-downstream-service-node",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-external-address",
+    "x-envoy-force-trace",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-internal",
+    "x-envoy-ip-tags",
+    "x-envoy-is-timeout-retry",
+    "x-envoy-max-retries",
     "x-envoy-original-host",
     "x-envoy-original-path",
+    "x-envoy-original-url",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retry-on",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-stream-duration-ms",
     "x-forwarded-client-cert",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -249,5 +268,25 @@ fn apply(op: &Op, value: Option<HeaderValue>, headers: &mut HeaderMap) {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_fields_that_are_one() {
+        assert!(JOINED.is_sorted(), "it is searched by halves");
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("accept", "a"), ("x-own", "1"), ("accept", "b"), ("x-own", "2"), ("via", "c")] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        join_repeated(&mut headers);
+        assert_eq!(
+            (headers.get_all("accept").iter().count(), &headers["accept"]),
+            (1, &HeaderValue::from_static("a,b"))
+        );
+        assert_eq!((headers.get_all("x-own").iter().count(), headers.len()), (2, 4));
     }
 }
