@@ -1,5 +1,8 @@
 //! Weft's proxy: an L4/L7 proxy that takes Envoy's configuration and keeps Envoy's observable behaviour.
 
+// That a connection's task may move between threads is proven through every future within it, and they are nested deeply.
+#![recursion_limit = "256"]
+
 pub mod access_log;
 pub mod admin;
 pub mod app;

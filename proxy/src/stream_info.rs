@@ -143,7 +143,7 @@ pub struct ConnInfo {
     pub filter_chain: Arc<str>,
     /// `tls` or `raw_buffer` as detected; empty: not looked at.
     pub transport_protocol: &'static str,
-    /// SNI as peeked or received; empty: none.
+    /// SNI as the TLS inspector saw it; empty: none.
     pub sni: Arc<str>,
     /// TLS, once the handshake is done.
     pub tls: Option<Arc<TlsInfo>>,

@@ -198,9 +198,13 @@ impl Conn {
                 let info = self.info(listener, chain.name.clone(), tls, None);
                 Some((stream, info, chain.clone(), passed))
             }
-            Err(reason) => {
+            Err(failed) => {
                 closed(listener, chain, self.began, worker);
-                self.failed(listener, chain, Some(reason), None);
+                let (transport, local) = match failed {
+                    HandshakeFailed::Tls(reason) => (Some(reason), None),
+                    HandshakeFailed::TooSlow => (None, Some("transport_socket_timeout")),
+                };
+                self.failed(listener, chain, transport, local);
                 None
             }
         }
@@ -244,10 +248,6 @@ impl Conn {
     ) -> Arc<ConnInfo> {
         let detected = std::mem::take(&mut self.detected);
         let failure = failure.or(detected.transport_failure.map(Cow::Owned));
-        let sni = match &tls {
-            Some(tls) if detected.sni.is_empty() => tls.sni.clone(),
-            _ => detected.sni,
-        };
         Arc::new(ConnInfo {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             start: self.began,
@@ -260,7 +260,8 @@ impl Conn {
             listener: listener.info.clone(),
             filter_chain: chain,
             transport_protocol: detected.transport_protocol,
-            sni,
+            // What the handshake had is in `tls`; Envoy's requested server name is what the inspector saw.
+            sni: detected.sni,
             tls,
             proxy_tlvs: detected.proxy_tlvs,
             proxy_protocol: detected.proxy_protocol,
@@ -301,23 +302,31 @@ impl Conn {
     }
 }
 
+/// Why there is no TLS.
+enum HandshakeFailed {
+    /// For `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
+    Tls(Cow<'static, str>),
+    /// Its time was up.
+    TooSlow,
+}
+
 /// The TLS handshake, where the chain has one.
 async fn secure(
     stream: Stream,
     listener: &Listener,
     chain: &Chain,
-) -> Result<(Stream, Option<Arc<TlsInfo>>), Cow<'static, str>> {
+) -> Result<(Stream, Option<Arc<TlsInfo>>), HandshakeFailed> {
     let Some(tls) = &chain.tls else { return Ok((stream, None)) };
     let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE);
     match tokio::time::timeout(limit, Box::pin(tls.accept(stream))).await {
         Ok(Ok((stream, info))) => Ok((stream, Some(info))),
         Ok(Err(error)) => {
             tracing::debug!(listener = %listener.config.name, %error, "TLS handshake failed");
-            Err(error.reason)
+            Err(HandshakeFailed::Tls(error.reason))
         }
         Err(_) => {
             listener.stats.downstream_cx_transport_socket_connect_timeout.inc();
-            Err("connection closed: transport socket timeout was reached".into())
+            Err(HandshakeFailed::TooSlow)
         }
     }
 }

@@ -172,14 +172,27 @@ fn server_names() -> Result<()> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     // The size of a handshake is not ours to compare.
     let tcp = tcp("sni", "cluster: tls-a").replace("in=%BYTES_RECEIVED% out=%BYTES_SENT% ", "");
-    let by_sni = [filter("sni", "sni_cluster.v3.SniCluster", ""), tcp];
+    let by_sni = [filter("sni", "sni_cluster.v3.SniCluster", ""), tcp.clone()];
     let listener =
         |head: &str, chains: &[&str]| listener(head, chains).replace("in=%BYTES_RECEIVED% out=%BYTES_SENT% ", "");
     let waiting = |fields: &str| {
         let head = format!("listener_filters_timeout: 0.2s\n{fields}{}", inspector("tls_inspector", ""));
         listener(&head, &[&chain("patient", "", &[greeting("hello")])])
     };
+    let secured = |name: &str, timeout: &str, filter: &str| {
+        let chain = format!(
+            "- name: {name}\n{timeout}  transport_socket:\n    name: tls\n    typed_config:\n      \"@type\": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext\n      common_tls_context:\n        tls_certificates: [{{certificate_chain: {{filename: \"{{{{dir}}}}/server.pem\"}}, private_key: {{filename: \"{{{{dir}}}}/server.key\"}}}}]\n  filters:\n{}",
+            indent(filter, 2)
+        );
+        listener(&format!("stat_prefix: {name}\n"), &[&chain])
+            .replace("attempts=", "why=%DOWNSTREAM_TRANSPORT_FAILURE_REASON% attempts=")
+    };
     let config = Config::new()
+        .listener("secure", &secured("secure", "", &tcp))
+        .listener(
+            "secure-soon",
+            &secured("secure-soon", "  transport_socket_connect_timeout: 0.2s\n", &filter("echo", "echo.v3.Echo", "")),
+        )
         .listener("names", &listener(&inspector("tls_inspector", ""), &names))
         .listener("sni", &listener(&inspector("tls_inspector", ""), &[&chain("sni", "", &by_sni)]))
         .listener("sni-blind", &listener("", &[&chain("sni-blind", "", &by_sni)]))
@@ -215,9 +228,39 @@ fn server_names() -> Result<()> {
         .step("filters-time-out", Step::Bytes { to: "waits".into(), writes: Vec::new(), finish: false, tls: None })
         .step("client-leaves", talk("waits", &[]))
         .step("disabled", talk("disabled", &[]))
+        .step("handshake", talk("secure-soon", &[b"hello"]).over(tls("a.example.com")))
+        .step(
+            "handshake-fails",
+            Step::Bytes {
+                to: "secure-soon".into(),
+                writes: vec![b"GET / HTTP/1.1\r\n\r\n".to_vec()],
+                finish: false,
+                tls: None,
+            },
+        )
+        .step(
+            "handshake-too-slow",
+            Step::Bytes { to: "secure-soon".into(), writes: vec![vec![]], finish: false, tls: None },
+        )
+        .step(
+            "handshake-fails-before-tcp",
+            Step::Bytes {
+                to: "secure".into(),
+                writes: vec![b"GET / HTTP/1.1\r\n\r\n".to_vec()],
+                finish: false,
+                tls: None,
+            },
+        )
+        .logs(2)
         .step(
             "counters",
             stats(&[
+                "tcp.sni.downstream_cx_total",
+                "listener.secure-soon.downstream_cx_transport_socket_connect_timeout",
+                "listener.secure-soon.ssl.connection_error",
+                "listener.secure-soon.ssl.handshake",
+                "listener.secure-soon.downstream_cx_total",
+                "listener.secure-soon.downstream_cx_destroy",
                 "tls_inspector.tls_found",
                 "tls_inspector.tls_not_found",
                 "tls_inspector.sni_found",
