@@ -2,8 +2,8 @@
 //! these is refused by its path. An entry goes when its feature comes.
 
 use super::{
-    Bootstrap, Cluster, ConfigError, Discovery, FilterChain, HttpConnectionManager, HttpFilterKind, Listener,
-    NetworkFilterKind, RouteAction, RouteKind, TcpCluster, TcpProxy,
+    Bootstrap, Cluster, ClusterSpecifier, ConfigError, Discovery, FilterChain, HttpConnectionManager, HttpFilterKind,
+    Listener, NetworkFilterKind, RouteAction, RouteKind, TcpCluster, TcpProxy,
 };
 
 /// Every setting of `bootstrap` that would have no effect.
@@ -91,6 +91,8 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
 fn forward(f: &mut Found, at: &str, a: &RouteAction) {
     f.flag(a.metadata_match.is_some(), at, "metadata_match");
     f.flag(!a.hash_policy.is_empty(), at, "hash_policy");
+    let hashed = matches!(&a.cluster, ClusterSpecifier::Weighted(w) if w.use_hash_policy);
+    f.flag(hashed, at, "weighted_clusters.use_hash_policy");
     for (i, u) in a.upgrades.iter().enumerate() {
         f.flag(u.proxy_protocol.is_some(), at, &format!("upgrade_configs[{i}].connect_config.proxy_protocol_config"));
     }
