@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use h2::client::{ResponseFuture, SendRequest};
 use http::uri::{Authority, PathAndQuery, Uri};
-use http::{Method, Request, header};
+use http::{HeaderName, Method, Request, header};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -296,11 +296,16 @@ fn request(head: &RequestHead) -> Option<Request<()>> {
     Some(request)
 }
 
-/// Fields that HTTP/2 forbids (RFC 9113 section 8.2.2).
+/// Removes the fields that HTTP/2 forbids (RFC 9113 section 8.2.2). As a rule there are none, which one pass tells.
 pub(super) fn strip_h1(headers: &mut http::HeaderMap) {
     use header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
-        headers.remove(name);
+    let own = ["keep-alive", "proxy-connection", "http2-settings"];
+    let forbidden =
+        |n: &HeaderName| matches!(*n, CONNECTION | TRANSFER_ENCODING | UPGRADE) || own.contains(&n.as_str());
+    if headers.keys().any(forbidden) {
+        for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS] {
+            headers.remove(name);
+        }
     }
 }
 
