@@ -10,7 +10,7 @@
 //! that takes it before that event is seen finds out when it reads nothing, and is sent again elsewhere (see
 //! `ExchangeError::Closed`). A host whose connections are to drain begins a new generation first, and `check_in` looks at it
 //! under the pool's lock, so that no connection is parked behind the drain. A waiting request that is given its turn and given
-//! up before it sees that passes the turn on ([`Turn`]). Nothing that owns a connection is dropped under a pool's lock.
+//! up before it sees that passes the turn on (`Turn`). Nothing that owns a connection is dropped under a pool's lock.
 
 mod guard;
 mod http1;
