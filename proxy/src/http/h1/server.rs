@@ -262,11 +262,13 @@ impl ServerConn {
         let mut expired = false;
         poll_fn(|cx| {
             loop {
-                if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
-                    return Poll::Ready(Some(reply));
-                }
+                let polled = handler.as_mut().poll(cx);
+                // Also where the answer came together with it.
                 if clock.shared.take_go_on() {
                     self.out.head.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                }
+                if let Poll::Ready(reply) = polled {
+                    return Poll::Ready(Some(reply));
                 }
                 if !self.out.is_empty() {
                     let mut n = 0;

@@ -285,11 +285,13 @@ async fn answer(
     let handler = conn.handle(head, body, 0, clock.shared.clone());
     tokio::pin!(handler);
     poll_fn(|cx| {
-        if let Poll::Ready(reply) = handler.as_mut().poll(cx) {
-            return Poll::Ready(Ok(reply));
-        }
+        let polled = handler.as_mut().poll(cx);
+        // Also where the answer came together with it.
         if clock.shared.take_go_on() {
             go_on(respond);
+        }
+        if let Poll::Ready(reply) = polled {
+            return Poll::Ready(Ok(reply));
         }
         // The client's reset ends the request and what it does upstream.
         if let Poll::Ready(reset) = respond.poll_reset(cx) {
