@@ -43,6 +43,17 @@ impl World {
     /// # Errors
     /// When any of them does not start.
     pub async fn start(kind: Kind, bootstrap: &str) -> Result<Self> {
+        // The admin port is let go before the proxy takes it, and a connection of somebody else's may get it in between.
+        for _ in 0..2 {
+            match Self::attempt(kind, bootstrap).await {
+                Err(e) if format!("{e:#}").contains("Address already in use") => {}
+                world => return world,
+            }
+        }
+        Self::attempt(kind, bootstrap).await
+    }
+
+    async fn attempt(kind: Kind, bootstrap: &str) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("weft-test-").tempdir().context("temporary directory")?;
         crate::tls::material()?.write(dir.path())?;
         let journal = Journal::default();
