@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(parse::head_end(data, seen), Some(end));
     }
     let head = Bytes::copy_from_slice(&data[..end]);
-    let _ = parse::response(head.clone(), &LIMITS);
+    let _ = parse::response(head.clone(), &LIMITS, true);
     let Ok(parsed) = parse::request(head, &LIMITS, true) else { return };
     let mut headers = parsed.headers;
     let Ok(lengths) = parse::lengths(&mut headers, false) else { return };
@@ -44,6 +44,7 @@ fuzz_target!(|data: &[u8]| {
             headers,
             protocol: parsed.protocol,
             upgrade: None,
+            spelling: None,
         },
         lengths.request(),
     );
@@ -52,7 +53,7 @@ fuzz_target!(|data: &[u8]| {
 /// Another reader finds in what we write what we read.
 fn reads_the_same(head: RequestHead, framing: Framing) {
     let mut out = Vec::new();
-    encode::request(&mut out, &head, framing, HeaderKeyFormat::Lower);
+    encode::request(&mut out, &head, framing, HeaderKeyFormat::Lower, false);
     let mut fields = [httparse::EMPTY_HEADER; 110];
     let mut request = httparse::Request::new(&mut fields);
     // What a fixed upper bound refuses is not at issue here.

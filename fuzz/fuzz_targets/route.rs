@@ -67,6 +67,7 @@ fuzz_target!(|data: &[u8]| {
         headers,
         protocol: parsed.protocol,
         upgrade: None,
+        spelling: None,
     };
     let ctx = Box::new(StreamCtx::new(conn.clone(), request));
     let Ok(mut ctx) = manager::prepare(ctx) else { return };
