@@ -23,16 +23,6 @@ pub struct Verdict {
     pub known: usize,
 }
 
-impl Verdict {
-    /// Whether more cases differ unexpectedly than `WEFT_GAP_SLACK` lets pass (default: none). The continuous run sets it while
-    /// cases whose outcome depends on timing are not all known; what differed is printed in any case.
-    #[must_use]
-    pub fn is_too_much(&self) -> bool {
-        let slack = std::env::var("WEFT_GAP_SLACK").ok().and_then(|n| n.parse().ok()).unwrap_or(0);
-        self.unexpected.len() > slack
-    }
-}
-
 impl Gaps {
     /// Reads a list; `#` starts a comment.
     ///
