@@ -311,7 +311,7 @@ impl Cluster {
     /// Picks a host for worker `worker`, or none where no host is usable.
     pub fn pick(&self, worker: usize, request: &lb::Request<'_>) -> Option<Arc<Host>> {
         if let Some(original) = &self.original_dst {
-            return Some(self.host_at(original, request.destination?));
+            return self.host_at(original, request.destination?);
         }
         let set = self.hosts.load();
         let mut state = self.lb[worker].lock();

@@ -17,6 +17,9 @@ use super::{Cluster, ClusterStats, Host};
 use crate::config::{self, Address, ConfigError, Discovery, MetadataKey};
 use crate::stream_info::{PeerAddr, StreamInfo};
 
+/// Hosts of a cluster, until a cleanup makes room: clients choose them, and each costs memory and a pass over all of them.
+const MAX_HOSTS: usize = 16_384;
+
 /// What an ORIGINAL_DST cluster has besides what every cluster has.
 pub(super) struct OriginalDst {
     header: Option<HeaderName>,
@@ -24,6 +27,9 @@ pub(super) struct OriginalDst {
     port: Option<u16>,
     hosts: RwLock<HashMap<SocketAddr, Entry>>,
     next_cleanup: Mutex<Instant>,
+    max_hosts: usize,
+    /// Somebody was refused since the last cleanup, and the log says so.
+    full: AtomicBool,
 }
 
 struct Entry {
@@ -46,6 +52,8 @@ impl OriginalDst {
             port: *port,
             hosts: RwLock::default(),
             next_cleanup: Mutex::new(Instant::now() + config.cleanup_interval),
+            max_hosts: MAX_HOSTS,
+            full: AtomicBool::new(false),
         }))
     }
 
@@ -106,15 +114,26 @@ impl Cluster {
         self.original_dst.as_ref()?.destination(headers, info, &self.stats)
     }
 
-    /// The host of a destination.
-    pub(super) fn host_at(&self, original: &OriginalDst, address: SocketAddr) -> Arc<Host> {
+    /// The host of a destination; `None`: there are as many as may be.
+    pub(super) fn host_at(&self, original: &OriginalDst, address: SocketAddr) -> Option<Arc<Host>> {
         if let Some(host) = original.find(&address) {
-            return host;
+            return Some(host);
         }
         let _one = self.publishing.lock();
         // Another worker may have been first.
         if let Some(host) = original.find(&address) {
-            return host;
+            return Some(host);
+        }
+        if original.hosts.read().len() >= original.max_hosts {
+            if !original.full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    cluster = %self.name,
+                    "{} destinations are in use: {address} and further ones are refused until the next cleanup; a shorter \
+                     cleanup_interval frees them sooner",
+                    original.max_hosts
+                );
+            }
+            return None;
         }
         let endpoint = config::Endpoint {
             address: Address::Ip(address),
@@ -131,7 +150,7 @@ impl Cluster {
         let mut hosts: Vec<_> = self.hosts.load().all().cloned().collect();
         hosts.push(host.clone());
         self.publish_hosts(hosts);
-        host
+        Some(host)
     }
 
     /// Removes hosts that have no connection and were not asked for since the last time, if an interval has passed. Called by
@@ -145,6 +164,7 @@ impl Cluster {
         }
         *next = now + self.config.cleanup_interval.max(super::MIN_SWEEP);
         let _one = self.publishing.lock();
+        original.full.store(false, Ordering::Relaxed);
         let mut gone = Vec::new();
         let stay: Vec<_> = {
             let mut hosts = original.hosts.write();
@@ -257,7 +277,7 @@ mod tests {
         for n in 1..=3 {
             pick(&cluster, address(n)).unwrap();
         }
-        let busy = cluster.host_at(cluster.original_dst.as_ref().unwrap(), address(1).unwrap());
+        let busy = cluster.host_at(cluster.original_dst.as_ref().unwrap(), address(1).unwrap()).unwrap();
         busy.cx_active.store(1, Ordering::Relaxed);
         tokio::time::advance(Duration::from_secs(2)).await;
         cluster.sweep_original_dst();
@@ -271,5 +291,22 @@ mod tests {
         let mut left: Vec<_> = cluster.hosts().all().map(|h| h.address.to_string()).collect();
         left.sort();
         assert_eq!(left, ["10.0.0.1:80", "10.0.0.2:80"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_bound_only_a_cleanup_makes_room() {
+        use std::time::Duration;
+        let mut cluster = cluster("");
+        Arc::get_mut(&mut cluster).unwrap().original_dst.as_mut().unwrap().max_hosts = 2;
+        let address = |n: u8| Some(SocketAddr::from(([10, 0, 0, n], 80)));
+        assert!(pick(&cluster, address(1)).is_some());
+        assert!(pick(&cluster, address(2)).is_some());
+        assert!(pick(&cluster, address(3)).is_none(), "the bound");
+        assert!(pick(&cluster, address(2)).is_some(), "known ones are served");
+        for _ in 0..2 {
+            tokio::time::advance(Duration::from_secs(2)).await;
+            cluster.sweep_original_dst();
+        }
+        assert!(pick(&cluster, address(3)).is_some());
     }
 }
