@@ -1,0 +1,292 @@
+//! What is served: named, versioned resources and the sets a proxy gets.
+//!
+//! Owns the types of resources, their canonical encoding and their versions. Must not know: what a resource means, who gets it.
+//! Everything here is immutable and shared; it runs wherever configuration is generated.
+//!
+//! A version is a hash of the content, so it is the same after a restart and on another replica: a proxy that reconnects with
+//! what it holds is sent only what differs.
+
+mod canonical;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Name;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+/// A type of resources that proxies subscribe to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResourceType {
+    /// `envoy.config.cluster.v3.Cluster` (CDS).
+    Cluster,
+    /// `envoy.config.endpoint.v3.ClusterLoadAssignment` (EDS), named as their cluster's `eds_cluster_config.service_name`.
+    Endpoints,
+    /// `envoy.config.listener.v3.Listener` (LDS).
+    Listener,
+    /// `envoy.config.route.v3.RouteConfiguration` (RDS).
+    Route,
+    /// `envoy.config.route.v3.VirtualHost` (VHDS).
+    VirtualHost,
+    /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
+    Secret,
+    /// `envoy.config.core.v3.TypedExtensionConfig` (ECDS).
+    Extension,
+}
+
+impl ResourceType {
+    /// Every type, in the order in which changes are sent: what is referred to goes before what refers to it.
+    pub const ALL: [Self; 7] =
+        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::VirtualHost, Self::Secret, Self::Extension];
+
+    /// The type URL in requests and responses.
+    #[must_use]
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+        }
+    }
+
+    /// The type with this type URL, if it is served.
+    #[must_use]
+    pub fn from_type_url(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|ty| ty.type_url() == type_url)
+    }
+
+    /// The name of its discovery service, as tools show it.
+    #[must_use]
+    pub const fn short_name(self) -> &'static str {
+        match self {
+            Self::Cluster => "CDS",
+            Self::Endpoints => "EDS",
+            Self::Listener => "LDS",
+            Self::Route => "RDS",
+            Self::VirtualHost => "VHDS",
+            Self::Secret => "SDS",
+            Self::Extension => "ECDS",
+        }
+    }
+}
+
+impl fmt::Display for ResourceType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.short_name())
+    }
+}
+
+/// A hash of content. Printed as 16 hexadecimal digits, which is the form on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Version(u64);
+
+impl Version {
+    fn of(content: impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        content.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// Reads what [`fmt::Display`] prints.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let canonical = text.len() == 16 && !text.starts_with('+');
+        u64::from_str_radix(text, 16).ok().filter(|_| canonical).map(Self)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// One named resource.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resource {
+    name: Arc<str>,
+    version: Version,
+    /// The encoded `google.protobuf.Any` of the message.
+    any: Bytes,
+    /// Where the message begins in `any`.
+    message_at: usize,
+}
+
+impl Resource {
+    /// A resource of a message. Its maps are put in order, so that equal messages have equal versions.
+    pub fn new<M: prost::Message + Name>(name: impl Into<Arc<str>>, message: &M) -> Self {
+        let full_name = M::full_name();
+        let message = canonical::canonical(&full_name, message.encode_to_vec());
+        Self::encoded(name.into(), &format!("type.googleapis.com/{full_name}"), &message)
+    }
+
+    fn encoded(name: Arc<str>, type_url: &str, message: &[u8]) -> Self {
+        let mut any = Vec::with_capacity(type_url.len() + message.len() + 16);
+        encode_key(1, WireType::LengthDelimited, &mut any);
+        encode_varint(type_url.len() as u64, &mut any);
+        any.extend_from_slice(type_url.as_bytes());
+        encode_key(2, WireType::LengthDelimited, &mut any);
+        encode_varint(message.len() as u64, &mut any);
+        let message_at = any.len();
+        any.extend_from_slice(message);
+        Self { name, version: Version::of(&any), any: any.into(), message_at }
+    }
+
+    /// The name proxies subscribe to.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The hash of its content.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The encoded `google.protobuf.Any` that holds the message.
+    #[must_use]
+    pub fn any(&self) -> &Bytes {
+        &self.any
+    }
+
+    /// The encoded message.
+    #[must_use]
+    pub fn message(&self) -> Bytes {
+        self.any.slice(self.message_at..)
+    }
+}
+
+/// The resources of one type that a proxy may have, by name.
+///
+/// Two sets have the same version exactly if they hold the same names at the same versions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourceSet {
+    resources: BTreeMap<Arc<str>, Arc<Resource>>,
+    /// A sum over the resources, so that a change costs what changed.
+    sum: u64,
+}
+
+impl ResourceSet {
+    /// The version of the whole set.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        Version::of((self.sum, self.resources.len()))
+    }
+
+    /// How many resources there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.resources.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.resources.is_empty()
+    }
+
+    /// The resource of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.resources.get(name)
+    }
+
+    /// All resources, sorted by name.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
+        self.resources.values()
+    }
+
+    /// Adds a resource, or replaces the one of its name. One that is equal to what is there is dropped: the old `Arc` stays.
+    pub fn insert(&mut self, resource: impl Into<Arc<Resource>>) {
+        let resource = resource.into();
+        if self.get(&resource.name).is_some_and(|held| held.version == resource.version) {
+            return;
+        }
+        self.sum = self.sum.wrapping_add(term(&resource));
+        if let Some(replaced) = self.resources.insert(resource.name.clone(), resource) {
+            self.sum = self.sum.wrapping_sub(term(&replaced));
+        }
+    }
+
+    /// Takes a resource out.
+    pub fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
+        let removed = self.resources.remove(name)?;
+        self.sum = self.sum.wrapping_sub(term(&removed));
+        Some(removed)
+    }
+
+    /// Replaces each resource by the one of `previous` that equals it.
+    pub fn reuse(&mut self, previous: &Self) {
+        for (name, resource) in &mut self.resources {
+            if let Some(held) = previous.get(name).filter(|held| held.version == resource.version) {
+                *resource = held.clone();
+            }
+        }
+    }
+}
+
+fn term(resource: &Resource) -> u64 {
+    Version::of((&resource.name, resource.version.0)).0
+}
+
+impl FromIterator<Resource> for ResourceSet {
+    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
+        resources.into_iter().map(Arc::new).collect()
+    }
+}
+
+impl FromIterator<Arc<Resource>> for ResourceSet {
+    fn from_iter<I: IntoIterator<Item = Arc<Resource>>>(resources: I) -> Self {
+        let mut set = Self::default();
+        resources.into_iter().for_each(|resource| set.insert(resource));
+        set
+    }
+}
+
+/// Everything one proxy may have: a set of each type. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resources {
+    sets: [Arc<ResourceSet>; ResourceType::ALL.len()],
+}
+
+impl Resources {
+    /// The set of a type.
+    #[must_use]
+    pub fn get(&self, ty: ResourceType) -> &Arc<ResourceSet> {
+        &self.sets[ty as usize]
+    }
+
+    /// Replaces the set of a type. One that is equal to what is there is dropped: the old `Arc` stays.
+    pub fn set(&mut self, ty: ResourceType, set: impl Into<Arc<ResourceSet>>) {
+        let set = set.into();
+        let slot = &mut self.sets[ty as usize];
+        if slot.version() != set.version() {
+            *slot = set;
+        }
+    }
+
+    /// The set of a type, to change it; it is copied if somebody else holds it.
+    pub fn set_mut(&mut self, ty: ResourceType) -> &mut ResourceSet {
+        Arc::make_mut(&mut self.sets[ty as usize])
+    }
+
+    /// Replaces each set and each resource by the one of `previous` that equals it.
+    pub fn reuse(&mut self, previous: &Self) {
+        for (slot, held) in self.sets.iter_mut().zip(&previous.sets) {
+            if slot.version() == held.version() {
+                *slot = held.clone();
+            } else if let Some(set) = Arc::get_mut(slot) {
+                set.reuse(held);
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+use weft_proto::any::{pack, unpack};
+use weft_proto::pb::envoy::config::cluster::v3::Cluster;
+use weft_proto::pb::envoy::config::core::v3::{Metadata, TypedExtensionConfig};
+use weft_proto::pb::google::protobuf::{Any, Struct, Value, value::Kind};
+
+use super::*;
+
+/// A cluster whose metadata has `keys` entries, inserted in this order or the other.
+fn cluster(name: &str, keys: usize, forward: bool) -> Cluster {
+    let number = |n: usize| Value { kind: Some(Kind::NumberValue(n as f64)) };
+    let mut order: Vec<usize> = (0..keys).collect();
+    if !forward {
+        order.reverse();
+    }
+    let fields = order.iter().map(|n| (format!("key-{n}"), number(*n))).collect();
+    let metadata =
+        Metadata { filter_metadata: [("istio".to_owned(), Struct { fields })].into(), ..Metadata::default() };
+    Cluster { name: name.to_owned(), metadata: Some(metadata), ..Cluster::default() }
+}
+
+fn resource(name: &str, keys: usize) -> Resource {
+    Resource::new(name, &cluster(name, keys, true))
+}
+
+#[test]
+fn equal_messages_have_equal_versions_whatever_the_order_of_their_maps() {
+    let first = resource("a", 50);
+    for forward in [true, false, true, false] {
+        let again = Resource::new("a", &cluster("a", 50, forward));
+        assert_eq!(first.version(), again.version());
+        assert_eq!(first.any(), again.any());
+    }
+    assert_ne!(first.version(), resource("a", 51).version());
+}
+
+#[test]
+fn maps_inside_an_any_are_put_in_order_too() {
+    let wrapped = |forward| {
+        let inner = pack(&cluster("a", 50, forward));
+        Resource::new("x", &TypedExtensionConfig { name: "x".into(), typed_config: Some(inner) })
+    };
+    assert_eq!(wrapped(true).version(), wrapped(false).version());
+}
+
+#[test]
+fn the_body_is_an_any_of_the_message() {
+    let resource = resource("a", 3);
+    let any = <Any as prost::Message>::decode(resource.any().clone()).unwrap();
+    assert_eq!(any.type_url, ResourceType::Cluster.type_url());
+    assert_eq!(unpack::<Cluster>(&any).unwrap(), cluster("a", 3, true));
+    assert_eq!(resource.message(), any.value);
+}
+
+#[test]
+fn a_version_is_read_back() {
+    let version = resource("a", 1).version();
+    assert_eq!(Version::parse(&version.to_string()), Some(version));
+    for bad in ["", "1", "+00000000000000f", "xxxxxxxxxxxxxxxx", "00000000000000001"] {
+        assert_eq!(Version::parse(bad), None, "{bad}");
+    }
+}
+
+#[test]
+fn every_type_is_found_by_its_url_and_stands_at_its_place() {
+    for (place, ty) in ResourceType::ALL.into_iter().enumerate() {
+        assert_eq!(ty as usize, place);
+        assert_eq!(ResourceType::from_type_url(ty.type_url()), Some(ty));
+        let name = weft_proto::schema::type_url_name(ty.type_url());
+        assert!(weft_proto::schema::MessageType::find(name).is_some(), "{name} is not in the schema");
+    }
+    assert_eq!(ResourceType::from_type_url(""), None);
+}
+
+#[test]
+fn the_version_of_a_set_follows_its_content_not_its_history() {
+    let mut set: ResourceSet = [resource("a", 1), resource("b", 1)].into_iter().collect();
+    let before = set.version();
+    assert_ne!(before, ResourceSet::default().version());
+    set.insert(resource("b", 2));
+    set.insert(resource("c", 1));
+    assert_ne!(set.version(), before);
+    set.insert(resource("b", 1));
+    set.remove("c");
+    assert_eq!(set.version(), before);
+    assert_eq!(set.iter().map(|r| &**r.name()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn equal_content_keeps_its_arc() {
+    let mut old = Resources::default();
+    old.set(ResourceType::Cluster, [resource("a", 1), resource("b", 1)].into_iter().collect::<ResourceSet>());
+    old.set(ResourceType::Secret, [resource("s", 1)].into_iter().collect::<ResourceSet>());
+    let mut new = Resources::default();
+    new.set(ResourceType::Cluster, [resource("a", 1), resource("b", 2)].into_iter().collect::<ResourceSet>());
+    new.set(ResourceType::Secret, [resource("s", 1)].into_iter().collect::<ResourceSet>());
+    new.reuse(&old);
+    let cluster = |of: &Resources, name| of.get(ResourceType::Cluster).get(name).unwrap().clone();
+    assert!(Arc::ptr_eq(&cluster(&old, "a"), &cluster(&new, "a")));
+    assert!(!Arc::ptr_eq(&cluster(&old, "b"), &cluster(&new, "b")));
+    assert!(Arc::ptr_eq(old.get(ResourceType::Secret), new.get(ResourceType::Secret)));
+}
