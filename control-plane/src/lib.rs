@@ -5,7 +5,13 @@
 //! | [`node`] | who asks |
 //! | [`resource`] | what is served |
 //! | [`generate`] | the seam between the two halves: a pure function from the world and a proxy to its resources |
+//! | [`cache`] | what each proxy gets, generated once for all that get the same |
+//! | [`server`] | xDS over gRPC; status, debugging and metrics over HTTP |
+//! | [`metrics`] | what is counted |
 
+pub mod cache;
 pub mod generate;
+pub mod metrics;
 pub mod node;
 pub mod resource;
+pub mod server;

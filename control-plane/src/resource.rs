@@ -10,6 +10,7 @@ mod canonical;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -152,6 +153,11 @@ impl Resource {
         self.version
     }
 
+    /// The hash of its name and its content.
+    pub(crate) fn content(&self) -> Version {
+        Version::of((&self.name, self.version.0))
+    }
+
     /// The encoded `google.protobuf.Any` that holds the message.
     #[must_use]
     pub fn any(&self) -> &Bytes {
@@ -168,11 +174,20 @@ impl Resource {
 /// The resources of one type that a proxy may have, by name.
 ///
 /// Two sets have the same version exactly if they hold the same names at the same versions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct ResourceSet {
     resources: BTreeMap<Arc<str>, Arc<Resource>>,
     /// A sum over the resources, so that a change costs what changed.
     sum: u64,
+    /// How it differs from the set it replaced.
+    step: Option<Step>,
+}
+
+/// The names that are not the same in a set and the one that it replaced.
+#[derive(Clone, Debug)]
+struct Step {
+    from: Version,
+    names: Arc<[Arc<str>]>,
 }
 
 impl ResourceSet {
@@ -211,6 +226,7 @@ impl ResourceSet {
         if self.get(&resource.name).is_some_and(|held| held.version == resource.version) {
             return;
         }
+        self.step = None;
         self.sum = self.sum.wrapping_add(term(&resource));
         if let Some(replaced) = self.resources.insert(resource.name.clone(), resource) {
             self.sum = self.sum.wrapping_sub(term(&replaced));
@@ -220,22 +236,72 @@ impl ResourceSet {
     /// Takes a resource out.
     pub fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
         let removed = self.resources.remove(name)?;
+        self.step = None;
         self.sum = self.sum.wrapping_sub(term(&removed));
         Some(removed)
     }
 
-    /// Replaces each resource by the one of `previous` that equals it.
+    /// Takes `equal` for the resource that equals it.
+    pub(crate) fn replace(&mut self, equal: &Arc<Resource>) {
+        if let Some(slot) = self.resources.get_mut(&equal.name).filter(|slot| slot.version == equal.version) {
+            *slot = equal.clone();
+        }
+    }
+
+    /// Replaces each resource by the one of `previous` that equals it, and remembers which names differ.
     pub fn reuse(&mut self, previous: &Self) {
         for (name, resource) in &mut self.resources {
             if let Some(held) = previous.get(name).filter(|held| held.version == resource.version) {
                 *resource = held.clone();
             }
         }
+        self.step = Some(Step { from: previous.version(), names: self.compare(previous).into() });
+    }
+
+    /// The names that were added, changed or removed between `earlier` and this set, sorted.
+    #[must_use]
+    pub fn changed_since(&self, earlier: &Self) -> Arc<[Arc<str>]> {
+        let version = earlier.version();
+        match &self.step {
+            _ if version == self.version() => Arc::default(),
+            Some(step) if step.from == version => step.names.clone(),
+            _ => self.compare(earlier).into(),
+        }
+    }
+
+    fn compare(&self, earlier: &Self) -> Vec<Arc<str>> {
+        let (mut ours, mut theirs) = (self.iter().peekable(), earlier.iter().peekable());
+        let mut names = Vec::new();
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (None, None) => return names,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(our), Some(their)) if Arc::ptr_eq(our, their) => Ordering::Equal,
+                (Some(our), Some(their)) => our.name.cmp(&their.name),
+            };
+            let our = if order.is_le() { ours.next() } else { None };
+            let their = if order.is_ge() { theirs.next() } else { None };
+            if our.map(|resource| resource.version) != their.map(|resource| resource.version)
+                && let Some(resource) = our.or(their)
+            {
+                names.push(resource.name.clone());
+            }
+        }
     }
 }
 
+impl PartialEq for ResourceSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.version() == other.version()
+    }
+}
+
+impl Eq for ResourceSet {}
+
+/// What a resource adds to the sum of a set.
 fn term(resource: &Resource) -> u64 {
-    Version::of((&resource.name, resource.version.0)).0
+    resource.content().0
 }
 
 impl FromIterator<Resource> for ResourceSet {
@@ -277,16 +343,5 @@ impl Resources {
     /// The set of a type, to change it; it is copied if somebody else holds it.
     pub fn set_mut(&mut self, ty: ResourceType) -> &mut ResourceSet {
         Arc::make_mut(&mut self.sets[ty as usize])
-    }
-
-    /// Replaces each set and each resource by the one of `previous` that equals it.
-    pub fn reuse(&mut self, previous: &Self) {
-        for (slot, held) in self.sets.iter_mut().zip(&previous.sets) {
-            if slot.version() == held.version() {
-                *slot = held.clone();
-            } else if let Some(set) = Arc::get_mut(slot) {
-                set.reuse(held);
-            }
-        }
     }
 }

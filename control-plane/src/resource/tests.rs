@@ -86,16 +86,15 @@ fn the_version_of_a_set_follows_its_content_not_its_history() {
 }
 
 #[test]
-fn equal_content_keeps_its_arc() {
-    let mut old = Resources::default();
-    old.set(ResourceType::Cluster, [resource("a", 1), resource("b", 1)].into_iter().collect::<ResourceSet>());
-    old.set(ResourceType::Secret, [resource("s", 1)].into_iter().collect::<ResourceSet>());
-    let mut new = Resources::default();
-    new.set(ResourceType::Cluster, [resource("a", 1), resource("b", 2)].into_iter().collect::<ResourceSet>());
-    new.set(ResourceType::Secret, [resource("s", 1)].into_iter().collect::<ResourceSet>());
+fn what_changed_between_two_sets_is_known_with_and_without_the_step() {
+    let set = |resources: Vec<Resource>| resources.into_iter().collect::<ResourceSet>();
+    let old = set(vec![resource("a", 1), resource("b", 1), resource("d", 1)]);
+    let mut new = set(vec![resource("a", 1), resource("b", 2), resource("c", 1)]);
+    let names =
+        |new: &ResourceSet, old: &ResourceSet| new.changed_since(old).iter().map(|n| n.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&new, &old), ["b", "c", "d"]);
     new.reuse(&old);
-    let cluster = |of: &Resources, name| of.get(ResourceType::Cluster).get(name).unwrap().clone();
-    assert!(Arc::ptr_eq(&cluster(&old, "a"), &cluster(&new, "a")));
-    assert!(!Arc::ptr_eq(&cluster(&old, "b"), &cluster(&new, "b")));
-    assert!(Arc::ptr_eq(old.get(ResourceType::Secret), new.get(ResourceType::Secret)));
+    assert_eq!(names(&new, &old), ["b", "c", "d"]);
+    assert_eq!(names(&new, &ResourceSet::default()), ["a", "b", "c"]);
+    assert!(names(&new, &new.clone()).is_empty());
 }

@@ -1,0 +1,118 @@
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex as Lock;
+
+use super::*;
+use crate::node::Proxy;
+use crate::resource::ResourceType as Type;
+use crate::server::fixtures::state;
+
+/// Gives each namespace its clusters, and writes down what it could start from.
+struct World {
+    of: BTreeMap<&'static str, Resources>,
+    updates: Arc<Lock<Vec<Option<Changes>>>>,
+}
+
+impl Generator for World {
+    type Key = String;
+
+    fn key(&self, proxy: &Proxy) -> String {
+        proxy.namespace.clone()
+    }
+
+    fn generate(&self, proxy: &Proxy, update: Option<Update<'_>>) -> Resources {
+        self.updates.lock().push(update.map(|update| update.changes.clone()));
+        self.of[proxy.namespace.as_str()].clone()
+    }
+}
+
+struct Fixture {
+    cache: Arc<Cache<World>>,
+    updates: Arc<Lock<Vec<Option<Changes>>>>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let updates = Arc::<Lock<Vec<_>>>::default();
+        let world = Self::world(&updates, 1);
+        Self { cache: Cache::new(world, Arc::default()), updates }
+    }
+
+    /// Two namespaces with the same resources, generated apart.
+    fn world(updates: &Arc<Lock<Vec<Option<Changes>>>>, revision: u32) -> Arc<World> {
+        let resources = || state(&[("a", revision), ("b", 1)], &[], &[]);
+        Arc::new(World { of: [("x", resources()), ("y", resources())].into(), updates: updates.clone() })
+    }
+
+    fn publish(&self, revision: u32, changed: &str) {
+        let changes = Changes { endpoints: [changed.into()].into(), ..Changes::default() };
+        self.cache.publish(Self::world(&self.updates, revision), changes, Instant::now());
+    }
+
+    async fn get(&self, namespace: &str) -> (Computed, Lease<World>) {
+        let proxy = Proxy::sidecar([10, 0, 0, 1].into(), "pod", namespace, BTreeMap::new());
+        self.cache.resources(&Arc::new(proxy)).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_result_is_brought_up_to_date_by_all_that_changed_since() {
+    let fixture = Fixture::new();
+    let (first, _lease) = fixture.get("x").await;
+    fixture.publish(2, "one");
+    fixture.publish(3, "two");
+    let (third, _lease) = fixture.get("x").await;
+    assert_eq!((first.sequence, third.sequence), (1, 3));
+    let both = Changes { endpoints: ["one".into(), "two".into()].into(), ..Changes::default() };
+    assert_eq!(*fixture.updates.lock(), [None, Some(both)]);
+    let (again, _lease) = fixture.get("x").await;
+    assert_eq!(again.sequence, 3);
+    assert_eq!(fixture.updates.lock().len(), 2, "nothing is generated twice");
+}
+
+#[tokio::test]
+async fn a_result_that_is_too_old_is_generated_anew() {
+    let fixture = Fixture::new();
+    let (_, lease) = fixture.get("x").await;
+    for revision in 0..=HISTORY as u32 {
+        fixture.publish(revision, "any");
+    }
+    let _again = fixture.get("x").await;
+    assert_eq!(*fixture.updates.lock(), [None, None]);
+    drop(lease);
+}
+
+#[tokio::test]
+async fn what_nobody_holds_is_forgotten() {
+    let fixture = Fixture::new();
+    let (_, first) = fixture.get("x").await;
+    let (_, second) = fixture.get("x").await;
+    drop(first);
+    assert_eq!(fixture.cache.len(), 1);
+    drop(second);
+    assert!(fixture.cache.is_empty());
+}
+
+#[tokio::test]
+async fn equal_sets_and_resources_of_different_keys_are_one() {
+    let fixture = Fixture::new();
+    let ((x, _x_lease), (y, _y_lease)) = (fixture.get("x").await, fixture.get("y").await);
+    assert!(Arc::ptr_eq(x.resources.get(Type::Cluster), y.resources.get(Type::Cluster)));
+    // The next state shares what did not change with the one before, and again among the keys.
+    fixture.publish(2, "a");
+    let ((x2, _x2_lease), (y2, _y2_lease)) = (fixture.get("x").await, fixture.get("y").await);
+    let cluster = |of: &Computed, name| of.resources.get(Type::Cluster).get(name).unwrap().clone();
+    assert!(Arc::ptr_eq(&cluster(&x, "b"), &cluster(&y2, "b")));
+    assert!(!Arc::ptr_eq(&cluster(&x, "a"), &cluster(&x2, "a")));
+    assert!(Arc::ptr_eq(&cluster(&x2, "a"), &cluster(&y2, "a")));
+    assert!(Arc::ptr_eq(x.resources.get(Type::Endpoints), x2.resources.get(Type::Endpoints)));
+}
+
+#[test]
+fn one_resource_in_two_sets_is_one() {
+    let shared = Shared::default();
+    let small = shared.share(state(&[("a", 1)], &[], &[]), None);
+    let large = shared.share(state(&[("a", 1), ("b", 1)], &[], &[]), None);
+    let cluster = |of: &Resources| of.get(Type::Cluster).get("a").unwrap().clone();
+    assert!(Arc::ptr_eq(&cluster(&small), &cluster(&large)));
+}

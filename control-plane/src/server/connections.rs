@@ -1,0 +1,268 @@
+//! Who is connected, what each client has, and whether all have followed a change.
+//!
+//! Owns the list that `proxy-status` and `/debug` show. Must not know: how streams work. Any thread.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::session::{Reply, Session, Variant};
+use crate::metrics::Metrics;
+use crate::node::Proxy;
+use crate::resource::{ResourceType, Resources};
+
+/// All open streams.
+#[derive(Debug)]
+pub struct Connections {
+    open: Mutex<Open>,
+    next_id: AtomicU64,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    connections: BTreeMap<u64, Arc<Connection>>,
+    /// How many streams each proxy has.
+    proxies: HashMap<String, usize>,
+    /// Worlds that some stream connected at their time has not followed.
+    following: BTreeMap<u64, Following>,
+}
+
+/// A world on its way.
+#[derive(Debug)]
+struct Following {
+    seen_at: Instant,
+    /// Streams that have not followed.
+    waiting: BTreeSet<u64>,
+}
+
+/// One stream of one proxy.
+#[derive(Debug)]
+pub struct Connection {
+    /// Counts streams.
+    pub id: u64,
+    /// Who.
+    pub proxy: Arc<Proxy>,
+    /// From where.
+    pub peer: Option<SocketAddr>,
+    /// The method it called: `ADS`, `EDS`, …
+    pub service: &'static str,
+    /// Its protocol.
+    pub variant: Variant,
+    /// Since when.
+    pub connected_at: SystemTime,
+    state: Mutex<State>,
+}
+
+/// What a stream has.
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    /// The last world of which the client has accepted everything.
+    pub synced: u64,
+    /// The world of what it may have.
+    pub current: u64,
+    /// What it may have.
+    pub resources: Resources,
+    /// What it has asked for.
+    pub types: Vec<TypeState>,
+}
+
+/// What a stream has of one type.
+#[derive(Clone, Debug)]
+pub struct TypeState {
+    /// The type.
+    pub ty: ResourceType,
+    /// It asks for all.
+    pub wildcard: bool,
+    /// How many names it asks for.
+    pub names: usize,
+    /// How it stands.
+    pub status: Status,
+    /// The state that was sent last.
+    pub sent: Option<String>,
+    /// The last answer.
+    pub reply: Option<Reply>,
+}
+
+/// How a client stands with a type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It has accepted the newest.
+    Synced,
+    /// It was sent something and has not answered, or something waits to be sent.
+    Stale,
+    /// It has refused the last it was sent.
+    Nacked,
+    /// It has asked for nothing that exists.
+    NotSent,
+}
+
+impl Status {
+    /// As tables show it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "SYNCED",
+            Self::Stale => "STALE",
+            Self::Nacked => "NACKED",
+            Self::NotSent => "NOT SENT",
+        }
+    }
+}
+
+impl Connections {
+    /// None yet.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), next_id: AtomicU64::new(1), metrics })
+    }
+
+    /// All open streams, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Connection>> {
+        self.open.lock().connections.values().cloned().collect()
+    }
+
+    /// The metrics that follow them.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// A stream that has said who it is.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        proxy: Arc<Proxy>,
+        peer: Option<SocketAddr>,
+        service: &'static str,
+        variant: Variant,
+    ) -> Guard {
+        let id = self.next_id.fetch_add(1, Relaxed);
+        let connected_at = SystemTime::now();
+        let connection =
+            Arc::new(Connection { id, proxy, peer, service, variant, connected_at, state: Mutex::default() });
+        let mut open = self.open.lock();
+        open.connections.insert(id, connection.clone());
+        let streams = open.proxies.entry(connection.proxy.id.clone()).or_default();
+        *streams += 1;
+        self.metrics.streams.add(1);
+        self.metrics.unsynced_streams.add(1);
+        if *streams == 1 {
+            self.metrics.connected_proxies.add(1);
+        }
+        drop(open);
+        Guard { connections: self.clone(), connection, synced: false }
+    }
+
+    /// A world was published; all that are connected now are to follow. Call it before they can.
+    pub fn published(&self, sequence: u64, seen_at: Instant) {
+        let mut open = self.open.lock();
+        let waiting: BTreeSet<u64> = open.connections.keys().copied().collect();
+        if !waiting.is_empty() {
+            open.following.insert(sequence, Following { seen_at, waiting });
+        }
+    }
+
+    fn followed(&self, id: u64, sequence: u64) {
+        let mut open = self.open.lock();
+        let mut done = Vec::new();
+        for (number, following) in open.following.range_mut(..=sequence) {
+            if following.waiting.remove(&id) && following.waiting.is_empty() {
+                self.metrics.convergence_seconds.observe(following.seen_at.elapsed().as_secs_f64());
+                done.push(*number);
+            }
+        }
+        done.iter().for_each(|number| drop(open.following.remove(number)));
+    }
+
+    fn close(&self, connection: &Connection) {
+        let mut open = self.open.lock();
+        open.connections.remove(&connection.id);
+        self.metrics.streams.add(-1);
+        if let Some(streams) = open.proxies.get_mut(&connection.proxy.id) {
+            *streams -= 1;
+            if *streams == 0 {
+                open.proxies.remove(&connection.proxy.id);
+                self.metrics.connected_proxies.add(-1);
+            }
+        }
+        open.following.retain(|_, following| {
+            following.waiting.remove(&connection.id);
+            !following.waiting.is_empty()
+        });
+    }
+}
+
+impl Connection {
+    /// What the client has.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.lock().clone()
+    }
+}
+
+/// A place in the list; it ends with the stream.
+pub(super) struct Guard {
+    connections: Arc<Connections>,
+    connection: Arc<Connection>,
+    synced: bool,
+}
+
+impl Guard {
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Shows what the stream has come to; `current` is the world its resources are of.
+    pub(super) fn report(&mut self, session: &Session, current: u64) {
+        let synced = session.is_synced();
+        let mut state = self.connection.state.lock();
+        let followed = synced && state.synced < current;
+        if synced {
+            state.synced = current;
+        }
+        state.current = current;
+        state.resources = session.resources().clone();
+        state.types = ResourceType::ALL.into_iter().filter_map(|ty| type_state(session, ty)).collect();
+        drop(state);
+        if synced != self.synced {
+            self.synced = synced;
+            self.connections.metrics.unsynced_streams.add(if synced { -1 } else { 1 });
+        }
+        if followed {
+            self.connections.followed(self.connection.id, current);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if !self.synced {
+            self.connections.metrics.unsynced_streams.add(-1);
+        }
+        self.connections.close(&self.connection);
+    }
+}
+
+fn type_state(session: &Session, ty: ResourceType) -> Option<TypeState> {
+    let subscription = session.subscription(ty)?;
+    let status = match subscription.reply() {
+        Some(Reply::Nack { .. }) if subscription.outstanding().is_none() => Status::Nacked,
+        _ if !session.is_settled(ty) => Status::Stale,
+        None => Status::NotSent,
+        Some(_) => Status::Synced,
+    };
+    Some(TypeState {
+        ty,
+        wildcard: subscription.is_wildcard(),
+        names: subscription.names().len(),
+        status,
+        sent: subscription.sent_version().map(|version| version.to_string()),
+        reply: subscription.reply().cloned(),
+    })
+}

@@ -1,0 +1,160 @@
+//! xDS v3 over gRPC, and what people and machines ask over HTTP.
+//!
+//! Owns the sockets. Must not know: where the world comes from.
+//!
+//! | | |
+//! |---|---|
+//! | [`session`] | one stream as a state machine, without input or output |
+//! | `stream`, `codec`, `grpc` | its way to a client |
+//! | [`connections`] | who is connected and what they have |
+
+mod codec;
+pub mod connections;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod grpc;
+pub mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+
+use crate::cache::Cache;
+use crate::generate::{Changes, Generator};
+use crate::metrics::Metrics;
+use connections::Connections;
+
+/// What bounds a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The largest request that is taken.
+    pub max_message_bytes: usize,
+    /// Streams on one connection.
+    pub max_streams: u32,
+    /// How often an idle connection is asked whether it is alive.
+    pub keepalive_interval: Duration,
+    /// How long it may take to answer that.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // A reconnecting client names all it holds: some 100 bytes for each resource.
+            max_message_bytes: 16 << 20,
+            // ADS needs one; a client without it one for each type, and Envoy one for each EDS cluster.
+            max_streams: 1000,
+            keepalive_interval: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What all streams share.
+pub struct Shared<G: Generator> {
+    /// What each proxy gets.
+    pub cache: Arc<Cache<G>>,
+    /// Who is connected.
+    pub connections: Arc<Connections>,
+    limits: Limits,
+    /// The name of this process in responses.
+    identifier: Arc<str>,
+    stop: CancellationToken,
+}
+
+impl<G: Generator> Shared<G> {
+    /// A server of `world`; `stop` ends its streams.
+    #[must_use]
+    pub fn new(world: Arc<G>, limits: Limits, stop: CancellationToken) -> Arc<Self> {
+        let metrics = Arc::new(Metrics::default());
+        let cache = Cache::new(world, metrics.clone());
+        let connections = Connections::new(metrics);
+        let identifier = concat!("weft-", env!("CARGO_PKG_VERSION")).into();
+        Arc::new(Self { cache, connections, limits, identifier, stop })
+    }
+
+    /// Serves another world from now on. `seen_at`: when the first of the changes was seen.
+    pub fn publish(&self, world: Arc<G>, changes: Changes, seen_at: tokio::time::Instant) -> u64 {
+        let sequence = self.cache.current().sequence + 1;
+        self.connections.published(sequence, seen_at);
+        self.connections.metrics().published.add(1);
+        self.cache.publish(world, changes, seen_at)
+    }
+}
+
+/// Why the server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address cannot be listened on.
+    #[error("{flag} {address}: cannot listen: {source}; choose another address, or port 0 for any free one")]
+    Bind {
+        /// The flag that set it.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The gRPC server ended.
+    #[error("gRPC on {address}: {source}")]
+    Grpc {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+}
+
+/// An open socket.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Opens a socket; `flag` is what set the address. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the address is taken or none of this machine.
+    pub async fn open(flag: &'static str, address: SocketAddr) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::Bind { flag, address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens; the port is the system's choice if 0 was asked for.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Serves xDS on a socket until `shared` is stopped.
+///
+/// # Errors
+/// When the server fails.
+pub async fn serve_grpc<G: Generator>(shared: Arc<Shared<G>>, socket: Bound) -> Result<(), ServerError> {
+    let Bound { listener, address } = socket;
+    let stop = shared.stop.clone();
+    let limits = shared.limits;
+    let mut routes = tonic::service::Routes::default();
+    let router = std::mem::take(routes.axum_router_mut());
+    *routes.axum_router_mut() = router.fallback_service(grpc::Api { shared });
+    tonic::transport::Server::builder()
+        .max_concurrent_streams(limits.max_streams)
+        .http2_keepalive_interval(Some(limits.keepalive_interval))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
+        .await
+        .map_err(|source| ServerError::Grpc { address, source })
+}
