@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::session::{Reply, Session, Variant};
+use super::session::{Ack, Nack, Session, Variant};
 use crate::metrics::Metrics;
 use crate::node::Proxy;
 use crate::resource::{ResourceType, Resources};
@@ -85,8 +85,10 @@ pub struct TypeState {
     pub status: Status,
     /// The state that was sent last.
     pub sent: Option<String>,
-    /// The last answer.
-    pub reply: Option<Reply>,
+    /// The last it has accepted.
+    pub ack: Option<Ack>,
+    /// What it has refused.
+    pub nack: Option<Nack>,
 }
 
 /// How a client stands with a type.
@@ -251,11 +253,14 @@ impl Drop for Guard {
 
 fn type_state(session: &Session, ty: ResourceType) -> Option<TypeState> {
     let subscription = session.subscription(ty)?;
-    let status = match subscription.reply() {
-        Some(Reply::Nack { .. }) if subscription.outstanding().is_none() => Status::Nacked,
-        _ if !session.is_settled(ty) => Status::Stale,
-        None => Status::NotSent,
-        Some(_) => Status::Synced,
+    let status = if subscription.is_refused(session.resources().get(ty)) {
+        Status::Nacked
+    } else if !session.is_settled(ty) {
+        Status::Stale
+    } else if subscription.ack().is_none() {
+        Status::NotSent
+    } else {
+        Status::Synced
     };
     Some(TypeState {
         ty,
@@ -263,6 +268,7 @@ fn type_state(session: &Session, ty: ResourceType) -> Option<TypeState> {
         names: subscription.names().len(),
         status,
         sent: subscription.sent_version().map(|version| version.to_string()),
-        reply: subscription.reply().cloned(),
+        ack: subscription.ack(),
+        nack: subscription.nack().cloned(),
     })
 }

@@ -184,7 +184,7 @@ async fn a_refusal_is_shown_with_its_reason() {
     client.answer(&response, Some("no such thing")).await;
     server.shows("nacked", |shared| type_status(shared, Type::Cluster) == [TypeStatus::Nacked]).await;
     let state = server.shared.connections.list()[0].state();
-    assert!(matches!(&state.types[0].reply, Some(session::Reply::Nack { reason, .. }) if reason == "no such thing"));
+    assert_eq!(state.types[0].nack.as_ref().unwrap().reason, "no such thing");
     assert_eq!(server.shared.connections.metrics().nacks[Type::Cluster as usize].value(), 1);
 }
 

@@ -20,7 +20,7 @@ mod tests;
 
 pub use push::Push;
 pub use request::{Answer, Refused};
-pub use subscription::{Reply, Subscription};
+pub use subscription::{Ack, Nack, Subscription};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,16 +129,19 @@ impl Session {
     #[must_use]
     pub fn is_settled(&self, ty: ResourceType) -> bool {
         self.subscription(ty).is_none_or(|subscription| {
+            let set = self.resources.get(ty);
             subscription.outstanding().is_none()
-                && !matches!(subscription.reply(), Some(Reply::Nack { .. }))
-                && subscription.is_current(self.variant, self.resources.get(ty))
+                && !subscription.is_refused(set)
+                && subscription.is_current(self.variant, set)
         })
     }
 
-    /// When clusters were sent that the client has not answered for.
+    /// Since when clusters are new, or wait to be sent, that the client has not answered for.
     fn awaited_clusters(&self) -> Option<Instant> {
-        let outstanding = self.subscription(ResourceType::Cluster)?.outstanding()?;
-        outstanding.brings_something.then_some(outstanding.sent_at)
+        let clusters = self.subscription(ResourceType::Cluster)?;
+        let outstanding = clusters.outstanding()?;
+        let set = self.resources.get(ResourceType::Cluster);
+        (outstanding.brings_something || clusters.lacks_something(self.variant, set)).then_some(outstanding.sent_at)
     }
 
     fn clusters_awaited(&self, now: Instant) -> bool {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use weft_proto::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use weft_proto::pb::google::rpc::Status;
 
-use super::{Reply, SUBSCRIBE_GRACE, Session, Subscription};
+use super::{SUBSCRIBE_GRACE, Session, Subscription};
 use crate::resource::{ResourceType, Version};
 
 /// The name that stands for all resources.
@@ -163,18 +163,14 @@ impl Session {
         if subscription.nonce() != Some(number) {
             return Ok(Nonce::Stale);
         }
-        // Envoy repeats a request with the nonce that it has answered already.
-        let Some(outstanding) = subscription.outstanding() else { return Ok(Nonce::Newest(None)) };
-        let version = outstanding.version;
         let nack = error.map(|status| shorten(&status.message));
-        subscription.answered(match &nack {
-            None => Reply::Ack { version, at: now },
-            Some(reason) => Reply::Nack { version, at: now, reason: reason.clone() },
-        });
-        if ty == ResourceType::Listener && outstanding.brings_something {
+        // Envoy repeats a request with the nonce that it has answered already.
+        let Some(answered) = subscription.answered(nack.as_deref(), now) else { return Ok(Nonce::Newest(None)) };
+        if ty == ResourceType::Listener && answered.brings_something {
             self.removals_from = Some(now + SUBSCRIBE_GRACE);
         }
-        Ok(Nonce::Newest(Some(Answer { ty, version, took: now.duration_since(outstanding.sent_at), nack })))
+        let took = now.duration_since(answered.sent_at);
+        Ok(Nonce::Newest(Some(Answer { ty, version: answered.version, took, nack })))
     }
 }
 

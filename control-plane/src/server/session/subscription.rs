@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
 use super::{Push, Variant};
 use crate::resource::{Resource, ResourceSet, ResourceType, Version};
@@ -29,40 +30,44 @@ pub struct Subscription {
     /// The nonce of the last push.
     nonce: Option<u64>,
     outstanding: Option<Outstanding>,
-    reply: Option<Reply>,
+    ack: Option<Ack>,
+    nack: Option<Nack>,
     sent_version: Option<Version>,
 }
 
 /// A push without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outstanding {
     /// When it was sent.
     pub sent_at: Instant,
     /// The state it brings.
     pub version: Version,
+    /// What it adds, changes or takes away.
+    names: Vec<Arc<str>>,
     /// It adds or changes resources.
     pub brings_something: bool,
 }
 
-/// The last answer of a client about a type.
+/// A client has taken what it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The state.
+    pub version: Version,
+    /// When it said so.
+    pub at: Instant,
+}
+
+/// A client has refused what it was sent, or a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// It has taken what it was sent.
-    Ack {
-        /// The state.
-        version: Version,
-        /// When it said so.
-        at: Instant,
-    },
-    /// It has refused what it was sent, or a part of it.
-    Nack {
-        /// The state.
-        version: Version,
-        /// When it said so.
-        at: Instant,
-        /// Why, in its words.
-        reason: String,
-    },
+pub struct Nack {
+    /// The state.
+    pub version: Version,
+    /// When it said so.
+    pub at: Instant,
+    /// Why, in its words.
+    pub reason: String,
+    /// What was refused and not sent again. Which of them is the reason only the client knows.
+    names: BTreeSet<Arc<str>>,
 }
 
 impl Subscription {
@@ -77,7 +82,8 @@ impl Subscription {
             answer_due: false,
             nonce: None,
             outstanding: None,
-            reply: None,
+            ack: None,
+            nack: None,
             sent_version: None,
         }
     }
@@ -96,14 +102,28 @@ impl Subscription {
 
     /// The push that waits for its answer.
     #[must_use]
-    pub fn outstanding(&self) -> Option<Outstanding> {
-        self.outstanding
+    pub fn outstanding(&self) -> Option<&Outstanding> {
+        self.outstanding.as_ref()
     }
 
-    /// The last answer.
+    /// The last thing it has accepted.
     #[must_use]
-    pub fn reply(&self) -> Option<&Reply> {
-        self.reply.as_ref()
+    pub fn ack(&self) -> Option<Ack> {
+        self.ack
+    }
+
+    /// What it has refused, while it has not accepted something in its place.
+    #[must_use]
+    pub fn nack(&self) -> Option<&Nack> {
+        self.nack.as_ref()
+    }
+
+    /// Whether it has refused something of `set`, and the newest it was sent of it.
+    #[must_use]
+    pub fn is_refused(&self, set: &ResourceSet) -> bool {
+        let matters = |name: &Arc<str>| self.wants(name) && set.get(name).is_some();
+        let of_set = |nack: &Nack| nack.names.is_empty() || nack.names.iter().any(matters);
+        self.outstanding.is_none() && self.nack.as_ref().is_some_and(of_set)
     }
 
     /// The state that was sent last.
@@ -124,13 +144,28 @@ impl Subscription {
         !self.is_due(variant, &self.difference(variant, set, false))
     }
 
+    /// Whether something of `set` that the client wants was not sent.
+    pub(super) fn lacks_something(&self, variant: Variant, set: &ResourceSet) -> bool {
+        !self.difference(variant, set, true).changed.is_empty()
+    }
+
     pub(super) fn nonce(&self) -> Option<u64> {
         self.nonce
     }
 
-    pub(super) fn answered(&mut self, reply: Reply) {
-        self.outstanding = None;
-        self.reply = Some(reply);
+    /// Takes an answer; `None` if the push had one already.
+    pub(super) fn answered(&mut self, refused: Option<&str>, now: Instant) -> Option<Outstanding> {
+        let answered = self.outstanding.take()?;
+        let version = answered.version;
+        if let Some(reason) = refused {
+            let mut names: BTreeSet<_> = answered.names.iter().cloned().collect();
+            names.extend(self.nack.take().into_iter().flat_map(|nack| nack.names));
+            self.nack = Some(Nack { version, at: now, reason: reason.to_owned(), names });
+        } else {
+            self.ack = Some(Ack { version, at: now });
+            self.nack.take_if(|nack| nack.names.is_empty());
+        }
+        Some(answered)
     }
 
     /// All of the type is wanted, or no longer.
@@ -158,6 +193,8 @@ impl Subscription {
         if !self.wildcard {
             self.forced.remove(name);
             self.gone.remove(name);
+            // What was refused matters no longer when none of it is wanted.
+            self.nack.take_if(|nack| nack.names.remove(name) && nack.names.is_empty());
         }
     }
 
@@ -211,9 +248,12 @@ impl Subscription {
         nonce: u64,
         now: Instant,
     ) -> Option<Push> {
-        let difference = self.difference(variant, set, keep_removed);
+        let mut difference = self.difference(variant, set, keep_removed);
         if !self.is_due(variant, &difference) {
             return None;
+        }
+        if variant == Variant::Delta {
+            self.add_refused(set, keep_removed, &mut difference);
         }
         let target = target(set, &difference.kept);
         let resources = if variant == Variant::Sotw && sends_full_state(self.ty) {
@@ -223,16 +263,18 @@ impl Subscription {
         };
         let version = target.version();
         self.forced.clear();
-        if !keep_removed {
-            self.gone.clear();
-        }
+        self.gone.retain(|name| keep_removed && set.get(name).is_none());
         self.answer_due = false;
         self.sent = target;
         self.nonce = Some(nonce);
         self.sent_version = Some(version);
         let brings_something = !difference.changed.is_empty();
-        self.outstanding = Some(Outstanding { sent_at: now, version, brings_something });
         let Difference { changed, removed, .. } = difference;
+        let names: Vec<_> = changed.iter().map(|resource| resource.name().clone()).chain(removed.clone()).collect();
+        if let Some(nack) = &mut self.nack {
+            nack.names.retain(|name| !names.contains(name));
+        }
+        self.outstanding = Some(Outstanding { sent_at: now, version, names, brings_something });
         Some(Push { variant, ty: self.ty, version, nonce, resources, changed, removed })
     }
 
@@ -251,13 +293,35 @@ impl Subscription {
             match (set.get(name), self.sent.get(name)) {
                 (Some(resource), _) => difference.changed.push(resource.clone()),
                 (None, Some(held)) if keep_removed && !self.forced.contains(name) => difference.kept.push(held.clone()),
+                (None, _) if variant == Variant::Sotw && self.ty == ResourceType::Endpoints => {
+                    if self.forced.contains(name) {
+                        difference.changed.push(no_endpoints(name));
+                    }
+                }
                 (None, _) => difference.removed.push(name.clone()),
             }
         }
         if !keep_removed {
-            difference.removed.extend(self.gone.iter().cloned());
+            difference.removed.extend(self.gone.iter().filter(|name| set.get(name).is_none()).cloned());
         }
         difference
+    }
+
+    /// Adds what was refused, so that the answer is about all there is: what is sent alone would be accepted, and hide that
+    /// something else is not. In the other protocol a response has all anyway, or could fail for the good ones in it.
+    fn add_refused(&self, set: &ResourceSet, keep_removed: bool, difference: &mut Difference) {
+        let Some(nack) = &self.nack else { return };
+        let known = |name: &Arc<str>| {
+            difference.changed.iter().any(|resource| resource.name() == name) || difference.removed.contains(name)
+        };
+        for name in nack.names.iter().filter(|name| !known(name)).cloned().collect::<Vec<_>>() {
+            match set.get(&name) {
+                Some(resource) => difference.changed.push(resource.clone()),
+                // The client may still have what it had before.
+                None if keep_removed => {}
+                None => difference.removed.push(name),
+            }
+        }
     }
 }
 
@@ -268,6 +332,13 @@ struct Difference {
     removed: Vec<Arc<str>>,
     /// Gone, but the client is not told yet.
     kept: Vec<Arc<Resource>>,
+}
+
+/// What stands for endpoints that do not exist, where a response cannot say so: a cluster that waits for them would warm until
+/// its time is over, and hold up what comes after it.
+fn no_endpoints(name: &Arc<str>) -> Arc<Resource> {
+    let cluster_name = name.to_string();
+    Arc::new(Resource::new(name.clone(), &ClusterLoadAssignment { cluster_name, ..ClusterLoadAssignment::default() }))
 }
 
 /// The set that the client has a part of after a push: what is kept of the last one stays in it.

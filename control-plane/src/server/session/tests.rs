@@ -200,7 +200,7 @@ fn what_was_refused_is_recorded_and_not_sent_again() {
         let answer = peer.say(Type::Listener, &push.nonce.to_string(), Some("bad in")).unwrap().unwrap();
         assert_eq!((answer.ty, answer.nack.as_deref()), (Type::Listener, Some("bad in")));
         assert_eq!(peer.settle(), [""; 0]);
-        assert!(matches!(peer.session.subscription(Type::Listener).unwrap().reply(), Some(Reply::Nack { .. })));
+        assert_eq!(peer.session.subscription(Type::Listener).unwrap().nack().unwrap().reason, "bad in");
         // Back to what the client has: it is told, and the refusal is over.
         peer.session.update(state(&[("a", 1), ("b", 1)], &[("in", 1)], &[("r", 1)]));
         assert_eq!(peer.settle(), ["LDS +in"]);
@@ -374,4 +374,43 @@ fn responses_are_envoys_on_the_wire() {
     );
     assert_eq!(read.resources[0].version, cluster("a", 1).version().to_string());
     assert_eq!(read.encode_to_vec(), response.encode_to_vec());
+}
+
+#[test]
+fn endpoints_that_do_not_exist_are_an_empty_assignment() {
+    let mut peer = Peer::new(Variant::Sotw, state(&[], &[], &[]));
+    peer.subscribe(Type::Endpoints, &["eds-x"]);
+    let (push, text) = peer.next().unwrap();
+    assert_eq!(text, "EDS +eds-x");
+    assert_eq!(push.resources[0].version(), endpoints("x").version());
+    let mut peer = Peer::new(Variant::Delta, state(&[], &[], &[]));
+    peer.subscribe(Type::Endpoints, &["eds-x"]);
+    assert_eq!(peer.settle(), ["EDS -eds-x"]);
+}
+
+#[test]
+fn what_was_refused_is_not_forgotten_for_something_else_that_is_accepted() {
+    for variant in BOTH {
+        let (clusters, listeners) = ([("a", 1), ("b", 1)], [("in", 1)]);
+        let mut peer = envoy(variant);
+        peer.subscribe(Type::Route, &["r", "s"]);
+        peer.settle();
+        peer.session.update(state(&clusters, &listeners, &[("r", 2), ("s", 1)]));
+        let (push, _) = peer.next().unwrap();
+        peer.say(Type::Route, &push.nonce.to_string(), Some("bad r")).unwrap();
+        peer.session.update(state(&clusters, &listeners, &[("r", 2), ("s", 2)]));
+        let (push, text) = peer.next().unwrap();
+        // Each response of the incremental protocol is about all that is not accepted; in the other one, good routes would
+        // suffer from a bad one beside them.
+        let retried = variant == Variant::Delta;
+        assert!(text.contains("+s") && text.contains("+r") == retried, "{text}");
+        let again = retried.then_some("bad r");
+        peer.say(Type::Route, &push.nonce.to_string(), again).unwrap();
+        assert_eq!(peer.session.subscription(Type::Route).unwrap().nack().unwrap().reason, "bad r");
+        assert!(!peer.session.is_synced());
+        peer.session.update(state(&clusters, &listeners, &[("r", 3), ("s", 2)]));
+        peer.settle();
+        assert!(peer.session.is_synced());
+        assert_eq!(peer.session.subscription(Type::Route).unwrap().nack(), None);
+    }
 }
