@@ -2,6 +2,8 @@
 //!
 //! | | |
 //! |---|---|
+//! | [`source`] | where objects come from: a watched directory |
+//! | [`model`] | the objects, and the world they make |
 //! | [`node`] | who asks |
 //! | [`resource`] | what is served |
 //! | [`generate`] | the seam between the two halves: a pure function from the world and a proxy to its resources |
@@ -12,6 +14,8 @@
 pub mod cache;
 pub mod generate;
 pub mod metrics;
+pub mod model;
 pub mod node;
 pub mod resource;
 pub mod server;
+pub mod source;

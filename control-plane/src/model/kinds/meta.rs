@@ -1,0 +1,73 @@
+//! What every object has.
+
+use std::collections::BTreeMap;
+
+use crate::model::read::record;
+
+/// A set of labels.
+pub type Labels = BTreeMap<String, String>;
+
+record! {
+    /// An object's metadata. **Source**: `meta.k8s.io/v1.ObjectMeta`.
+    pub struct Meta (foreign) {
+        /// Unique in its kind and namespace.
+        name: String,
+        /// Empty for kinds without namespaces. Default: `default`.
+        namespace: String,
+        /// What selectors match.
+        labels: Labels,
+        /// Further settings.
+        annotations: BTreeMap<String, String>,
+        /// When it was created, in RFC 3339's form: of two that conflict, the older one wins.
+        creation_timestamp: Option<String>,
+    }
+}
+
+record! {
+    /// A selector by labels. **Source**: `meta.k8s.io/v1.LabelSelector`.
+    pub struct LabelSelector {
+        /// Labels that must be there with these values.
+        match_labels: Labels,
+        /// Further conditions.
+        match_expressions: Vec<LabelCondition>,
+    }
+}
+
+record! {
+    /// One condition of a [`LabelSelector`]. **Source**: `meta.k8s.io/v1.LabelSelectorRequirement`.
+    pub struct LabelCondition {
+        /// The label.
+        key: String,
+        /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+        operator: String,
+        /// What `In` and `NotIn` compare with.
+        values: Vec<String>,
+    }
+}
+
+impl LabelSelector {
+    /// Whether these labels fulfil all of it; an empty selector matches everything.
+    #[must_use]
+    pub fn matches(&self, labels: &Labels) -> bool {
+        contains_all(labels, &self.match_labels) && self.match_expressions.iter().all(|condition| condition.holds(labels))
+    }
+}
+
+impl LabelCondition {
+    fn holds(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        match self.operator.as_str() {
+            "In" => value.is_some_and(|value| self.values.contains(value)),
+            "NotIn" => value.is_none_or(|value| !self.values.contains(value)),
+            "Exists" => value.is_some(),
+            "DoesNotExist" => value.is_none(),
+            _ => false,
+        }
+    }
+}
+
+/// Whether `labels` has every label of `wanted`.
+#[must_use]
+pub fn contains_all(labels: &Labels, wanted: &Labels) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
