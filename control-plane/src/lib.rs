@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`source`] | where objects come from: a watched directory |
 //! | [`model`] | the objects, and the world they make |
+//! | [`translate`] | from the world to resources: pure functions |
 //! | [`node`] | who asks |
 //! | [`resource`] | what is served |
 //! | [`generate`] | the seam between the two halves: a pure function from the world and a proxy to its resources |
@@ -19,3 +20,4 @@ pub mod node;
 pub mod resource;
 pub mod server;
 pub mod source;
+pub mod translate;

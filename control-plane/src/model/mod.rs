@@ -2,5 +2,16 @@
 //!
 //! Must not know: files, servers, xDS. No input or output; everything is plain data.
 
+pub mod config;
+mod delegate;
+pub mod endpoint;
+pub mod host;
 pub mod kinds;
+pub mod objects;
 pub mod read;
+pub mod replicas;
+pub mod service;
+pub mod visibility;
+pub mod world;
+
+pub use world::World;

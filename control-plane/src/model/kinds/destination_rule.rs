@@ -385,4 +385,3 @@ record! {
         min_retry_concurrency: Option<u32>,
     }
 }
-

@@ -49,7 +49,8 @@ impl LabelSelector {
     /// Whether these labels fulfil all of it; an empty selector matches everything.
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
-        contains_all(labels, &self.match_labels) && self.match_expressions.iter().all(|condition| condition.holds(labels))
+        contains_all(labels, &self.match_labels)
+            && self.match_expressions.iter().all(|condition| condition.holds(labels))
     }
 }
 

@@ -268,7 +268,11 @@ impl Object {
             }],
         };
         let Some(kind) = text_of(node, "kind") else {
-            return invalid(node.at, "kind", "missing: an object says what it is, for example kind: Service".to_owned());
+            return invalid(
+                node.at,
+                "kind",
+                "missing: an object says what it is, for example kind: Service".to_owned(),
+            );
         };
         let Some(api_version) = text_of(node, "apiVersion") else {
             let reason = "missing: an object says its API, for example apiVersion: networking.istio.io/v1";
@@ -293,7 +297,8 @@ impl Object {
             entries.retain(|entry| !matches!(&*entry.key, "kind" | "apiVersion" | "metadata"));
         }
         if meta.name.is_empty() {
-            reader.field("metadata.name", |reader| reader.problem(Severity::Invalid, node.at, "missing: give it a name"));
+            reader
+                .field("metadata.name", |reader| reader.problem(Severity::Invalid, node.at, "missing: give it a name"));
         }
         match (kind.is_namespaced(), meta.namespace.is_empty()) {
             (true, true) => "default".clone_into(&mut meta.namespace),
@@ -315,7 +320,13 @@ impl Object {
 
     /// A problem of this object, at a place in it.
     #[must_use]
-    pub fn problem(&self, severity: Severity, at: Position, path: impl Into<String>, reason: impl Into<String>) -> Problem {
+    pub fn problem(
+        &self,
+        severity: Severity,
+        at: Position,
+        path: impl Into<String>,
+        reason: impl Into<String>,
+    ) -> Problem {
         let at = if at.line == 0 { self.at } else { at };
         Problem { source: Some(self.source.clone()), at, ..Problem::new(severity, path, reason) }
     }

@@ -35,7 +35,9 @@ fn what_cannot_be_read_is_rejected_with_its_place() {
 
 #[test]
 fn kinds_of_others_are_told_apart() {
-    let Outcome::Foreign(problem) = read("apiVersion: certmanager.k8s.io/v1alpha1\nkind: Certificate\n") else { panic!() };
+    let Outcome::Foreign(problem) = read("apiVersion: certmanager.k8s.io/v1alpha1\nkind: Certificate\n") else {
+        panic!()
+    };
     assert_eq!(
         problem.to_string(),
         "a.yaml:1:1: kind: certmanager.k8s.io/v1alpha1 Certificate is not a kind that configures the mesh: it has no effect"

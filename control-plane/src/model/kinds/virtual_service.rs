@@ -130,7 +130,8 @@ impl Read for StringMatch {
         let mut given = entries.iter().filter(|entry| entry.value.data != Data::Null);
         let Some(entry) = given.next() else { return Some(Self::Present) };
         if let Some(second) = given.next() {
-            return reader.refuse(second.at, format!("{} is set, too; only one of exact, prefix, regex may be", entry.key));
+            return reader
+                .refuse(second.at, format!("{} is set, too; only one of exact, prefix, regex may be", entry.key));
         }
         let text = reader.field(&entry.key, |reader| String::read(&entry.value, reader))?;
         match &*entry.key {

@@ -25,7 +25,8 @@ macro_rules! record {
                 node: &weft_proto::document::Node,
                 reader: &mut $crate::model::read::Reader,
             ) -> Option<Self> {
-                let mut record = Self { at: $crate::model::read::At(node.at), ..Self::default() };
+                let mut record = Self::default();
+                record.at = $crate::model::read::At(node.at);
                 let others = $crate::model::read::record!(@others $($mode)?);
                 let ignored: &[&str] = &[$($($ignored),*)?];
                 let known: &[&str] = &[$( $crate::model::read::record!(@key $field $($key)?) ),*];

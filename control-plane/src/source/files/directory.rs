@@ -52,7 +52,8 @@ impl Directory {
 
     /// A file cannot be read: what it held stays.
     pub fn unreadable(&mut self, path: &Path, reason: &str) {
-        let problem = Problem::new(Severity::Invalid, "", format!("cannot be read ({reason}); what it held before stays"));
+        let problem =
+            Problem::new(Severity::Invalid, "", format!("cannot be read ({reason}); what it held before stays"));
         let problem = Problem { source: Some(path.to_string_lossy().into()), ..problem };
         self.replace(path, vec![Outcome::Rejected { key: None, problems: vec![problem] }]);
     }

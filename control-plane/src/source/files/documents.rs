@@ -41,7 +41,8 @@ fn split(text: &str, format: Format) -> Vec<(u32, &str)> {
     let mut parts = Vec::new();
     let (mut start, mut start_line, mut at) = (0, 0, 0);
     for (line, content) in (0u32..).zip(text.split_inclusive('\n')) {
-        let separates = content.strip_prefix("---").is_some_and(|rest| rest.trim_end().is_empty() || rest.starts_with([' ', '\t']));
+        let separates =
+            content.strip_prefix("---").is_some_and(|rest| rest.trim_end().is_empty() || rest.starts_with([' ', '\t']));
         if separates && at > start {
             parts.push((start_line, &text[start..at]));
             (start, start_line) = (at, line);

@@ -25,7 +25,8 @@ fn problems(batch: &Batch) -> Vec<String> {
 fn documents_lists_and_json() {
     let mut directory = Directory::default();
     let a = service("a", 1);
-    directory.put(Path::new("a.yaml"), &format!("# nothing\n---\n{a}--- # next\n{}---\n\n---\n# end\n", service("b", 2)));
+    directory
+        .put(Path::new("a.yaml"), &format!("# nothing\n---\n{a}--- # next\n{}---\n\n---\n# end\n", service("b", 2)));
     directory.put(
         Path::new("l.json"),
         r#"{"kind": "List", "apiVersion": "v1", "items": [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}]}"#,

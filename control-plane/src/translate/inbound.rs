@@ -1,0 +1,191 @@
+//! What a sidecar's workload receives: its inbound listener and clusters.
+//!
+//! As in Istio, one listener takes all redirected connections (`virtualInbound`), with a chain for each port that a service
+//! of the workload has. Everything is plaintext until workloads have identities; then a chain becomes one for each of
+//! mutual TLS and plaintext, with the same filters.
+
+use std::collections::BTreeMap;
+
+use weft_proto::pb::envoy::config::cluster::v3 as cluster_pb;
+use weft_proto::pb::envoy::config::core::v3::{self as core, TrafficDirection};
+use weft_proto::pb::envoy::config::listener::v3 as pb;
+use weft_proto::pb::envoy::config::route::v3 as route_pb;
+
+use super::chains::{self, chain};
+use super::http::{self, Options, Routes};
+use super::view::View;
+use super::wire::{self, bool_value, duration};
+use super::{cluster, names};
+use crate::model::kinds::destination_rule::ConnectionPool;
+use crate::model::kinds::service_entry::IngressListener;
+use crate::model::service::Protocol;
+
+/// Where redirected inbound connections arrive (Istio's port).
+const PORT: u32 = 15006;
+/// The source of connections to the workload, which redirection leaves alone (Istio's address).
+const SOURCE: &str = "127.0.0.6";
+/// All addresses.
+const ANY: &str = "0.0.0.0";
+
+/// A port of the workload.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct InboundPort<'w> {
+    /// The number clients connect to.
+    number: u32,
+    protocol: Protocol,
+    /// Where the workload listens; `None`: where the client wanted to go.
+    endpoint: Option<(String, u32)>,
+    pool: Option<&'w ConnectionPool>,
+}
+
+/// What the workload accepts: what its Sidecar says, else the ports its services have at it.
+pub(super) fn ports<'w>(view: &View<'w>, captured: bool) -> Vec<InboundPort<'w>> {
+    let scope = view.sidecar.map(|sidecar| &sidecar.spec);
+    if let Some(scope) = scope.filter(|scope| !scope.ingress.is_empty()) {
+        return scope.ingress.iter().map(|of| of_ingress(of, view, scope.inbound_connection_pool.as_ref())).collect();
+    }
+    let pool = scope.and_then(|scope| scope.inbound_connection_pool.as_ref());
+    let mut found: BTreeMap<u32, InboundPort<'w>> = BTreeMap::new();
+    for key in view.own_services() {
+        let Some(service) = view.world.service(&key) else { continue };
+        let own = view.world.endpoints(&key).iter().find(|of| of.ip().is_some_and(|ip| view.proxy.ips.contains(&ip)));
+        for port in service.ports.iter().filter(|port| port.protocol != Protocol::Udp) {
+            let target = match (own.and_then(|own| own.ports.get(&port.number)), &port.target) {
+                (Some(target), _) => *target,
+                (None, crate::model::kinds::service::PortRef::Number(target)) => *target,
+                (None, crate::model::kinds::service::PortRef::Name(_)) => continue,
+            };
+            let number = u32::from(target);
+            let endpoint = (!captured).then(|| ("127.0.0.1".to_owned(), number));
+            let of = InboundPort { number, protocol: port.protocol, endpoint, pool };
+            // Of two services on one port the first one's protocol counts.
+            found.entry(number).or_insert(of);
+        }
+    }
+    found.into_values().collect()
+}
+
+fn of_ingress<'w>(of: &'w IngressListener, view: &View<'_>, pool: Option<&'w ConnectionPool>) -> InboundPort<'w> {
+    let protocol = of.port.protocol.as_deref().or(of.port.name.as_deref()).and_then(Protocol::parse);
+    let endpoint = of.default_endpoint.as_deref().and_then(|endpoint| {
+        if endpoint.starts_with("unix://") {
+            return Some((endpoint.to_owned(), 0));
+        }
+        let (host, port) = endpoint.rsplit_once(':')?;
+        let port: u32 = port.parse().ok()?;
+        // Istio's way to name the workload's own address.
+        let itself = matches!(host, ANY | "[::]" | "::");
+        let own = itself.then(|| view.proxy.ips.first().map(ToString::to_string)).flatten();
+        Some((own.unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned()), port))
+    });
+    InboundPort {
+        number: of.port.number.into(),
+        protocol: protocol.unwrap_or(Protocol::Auto),
+        endpoint,
+        pool: of.connection_pool.as_ref().or(pool),
+    }
+}
+
+/// The clusters of the workload itself.
+pub(super) fn clusters(ports: &[InboundPort<'_>]) -> Vec<cluster_pb::Cluster> {
+    let mut clusters = vec![with_source(cluster::original_dst(names::INBOUND_PASSTHROUGH))];
+    for port in ports {
+        let name = names::inbound(port.number);
+        let mut made = match &port.endpoint {
+            Some((host, number)) => cluster::fixed(&name, host, *number),
+            None => with_source(cluster::original_dst(&name)),
+        };
+        made.typed_extension_protocol_options.clear();
+        cluster::apply_inbound(&mut made, port.protocol, port.pool);
+        clusters.push(made);
+    }
+    clusters
+}
+
+fn with_source(mut made: cluster_pb::Cluster) -> cluster_pb::Cluster {
+    use core::address::Address::SocketAddress;
+    let address = wire::address(SOURCE, 0).address;
+    if let Some(SocketAddress(source_address)) = address {
+        made.upstream_bind_config =
+            Some(core::BindConfig { source_address: Some(source_address), ..Default::default() });
+    }
+    made
+}
+
+/// The inbound listeners. `captured`: connections are redirected; else there is one for each port, at the proxy's address.
+pub(super) fn listeners(view: &View<'_>, ports: &[InboundPort<'_>], captured: bool) -> Vec<pb::Listener> {
+    let mesh = &view.world.config().mesh;
+    if captured {
+        return vec![virtual_inbound(view, ports)];
+    }
+    let host = view.proxy.ips.first().map_or_else(|| ANY.to_owned(), ToString::to_string);
+    let own = |port: &InboundPort<'_>| {
+        let name = format!("{host}_{}", port.number);
+        chains::listener(&name, &host, port.number, TrafficDirection::Inbound, port_chains(view, port), None, mesh)
+    };
+    ports.iter().map(own).collect()
+}
+
+fn virtual_inbound(view: &View<'_>, ports: &[InboundPort<'_>]) -> pb::Listener {
+    let mesh = &view.world.config().mesh;
+    let tcp = |name: &str| http::tcp_proxy(mesh, name, &[(name.to_owned(), 0)], None);
+    // Whoever connects to this port itself would be sent back here for ever.
+    let mut made = vec![chains::only_port(chain("virtualInbound-blackhole", vec![tcp(names::BLACK_HOLE)]), PORT)];
+    for port in ports {
+        let own = port_chains(view, port);
+        made.extend(own.into_iter().map(|chain| chains::only_port(chain, port.number)));
+    }
+    let passthrough = manager(view, "InboundPassthroughCluster", names::INBOUND_PASSTHROUGH, 0, false);
+    made.push(chains::only_http(chain("virtualInbound-catchall-http", vec![passthrough])));
+    made.push(chain("virtualInbound", vec![tcp(names::INBOUND_PASSTHROUGH)]));
+    let name = names::VIRTUAL_INBOUND;
+    let mut listener = chains::listener(name, ANY, PORT, TrafficDirection::Inbound, made, None, mesh);
+    chains::with_original_dst(&mut listener);
+    listener
+}
+
+fn port_chains(view: &View<'_>, port: &InboundPort<'_>) -> Vec<pb::FilterChain> {
+    let mesh = &view.world.config().mesh;
+    let cluster = names::inbound(port.number);
+    let name = format!("0.0.0.0_{}", port.number);
+    let http = || manager(view, &format!("inbound_{name};"), &cluster, port.number, port.protocol == Protocol::GrpcWeb);
+    let tcp = || http::tcp_proxy(mesh, &cluster, &[(cluster.clone(), 0)], None);
+    match port.protocol {
+        protocol if protocol.is_http() => vec![chain(&name, vec![http()])],
+        Protocol::Auto => vec![chains::only_http(chain(&name, vec![http()])), chain(&name, vec![tcp()])],
+        _ => vec![chain(&name, vec![tcp()])],
+    }
+}
+
+fn manager(view: &View<'_>, stat_prefix: &str, cluster: &str, port: u32, grpc_web: bool) -> pb::Filter {
+    let action = route_pb::RouteAction {
+        cluster_specifier: Some(route_pb::route_action::ClusterSpecifier::Cluster(cluster.to_owned())),
+        timeout: duration(std::time::Duration::ZERO),
+        ..Default::default()
+    };
+    let everything = route_pb::RouteMatch {
+        path_specifier: Some(route_pb::route_match::PathSpecifier::Prefix("/".to_owned())),
+        ..Default::default()
+    };
+    let route = route_pb::Route {
+        name: "default".to_owned(),
+        r#match: Some(everything),
+        action: Some(route_pb::route::Action::Route(action)),
+        ..Default::default()
+    };
+    let host = route_pb::VirtualHost {
+        name: format!("inbound|http|{port}"),
+        domains: vec!["*".to_owned()],
+        routes: vec![route],
+        ..Default::default()
+    };
+    let table = route_pb::RouteConfiguration {
+        name: cluster.to_owned(),
+        virtual_hosts: vec![host],
+        validate_clusters: bool_value(false),
+        ..Default::default()
+    };
+    let options =
+        Options { stat_prefix: stat_prefix.to_owned(), routes: Routes::Inline(Box::new(table)), edge: false, grpc_web };
+    http::manager(&view.world.config().mesh, options)
+}

@@ -1,0 +1,168 @@
+//! What a sidecar's workload sends: its outbound listeners.
+//!
+//! As in Istio, one listener takes all redirected connections (`virtualOutbound`) and hands them to the one of their address:
+//! `0.0.0.0_PORT` for HTTP, told apart by host, and `ADDRESS_PORT` for TCP.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use weft_proto::pb::envoy::config::core::v3::TrafficDirection;
+use weft_proto::pb::envoy::config::listener::v3 as pb;
+
+use super::chains::{self, chain};
+use super::http::{self, Options, Routes};
+use super::view::View;
+use super::wire::bool_value;
+use super::{names, tcp_routes};
+use crate::model::kinds::service_entry::OutboundMode;
+use crate::model::service::{Port, Protocol, Service};
+
+/// Where redirected outbound connections arrive (Istio's port).
+const PORT: u32 = 15001;
+/// All addresses.
+const ANY: &str = "0.0.0.0";
+
+/// What listens on one port.
+#[derive(Default)]
+struct OnPort<'w> {
+    http: bool,
+    grpc_web: bool,
+    /// Services of bytes, TLS, or of what is not told.
+    tcp: Vec<(&'w Service, &'w Port)>,
+}
+
+/// The ports that have route configurations.
+pub(super) fn http_ports(view: &View<'_>) -> BTreeSet<u32> {
+    let ports = view.services.iter().flat_map(|seen| seen.ports().collect::<Vec<_>>());
+    ports.filter(|port| has_routes(port.protocol)).map(|port| port.number.into()).collect()
+}
+
+fn has_routes(protocol: Protocol) -> bool {
+    protocol.is_http() || protocol == Protocol::Auto
+}
+
+/// All outbound listeners. `captured`: connections are redirected; else clients connect to them.
+pub(super) fn listeners(view: &View<'_>, captured: bool) -> Vec<pb::Listener> {
+    let mut by_port: BTreeMap<u32, OnPort<'_>> = BTreeMap::new();
+    for seen in &view.services {
+        for port in seen.ports() {
+            let on_port = by_port.entry(port.number.into()).or_default();
+            on_port.http |= has_routes(port.protocol);
+            on_port.grpc_web |= port.protocol == Protocol::GrpcWeb;
+            if !port.protocol.is_http() {
+                on_port.tcp.push((seen.service, port));
+            }
+        }
+    }
+    let mut listeners: Vec<pb::Listener> =
+        by_port.into_iter().flat_map(|(port, on_port)| on_one_port(view, port, &on_port)).collect();
+    for listener in &mut listeners {
+        listener.bind_to_port = if captured { bool_value(false) } else { None };
+    }
+    if captured {
+        listeners.push(virtual_outbound(view));
+    } else {
+        listeners.iter_mut().for_each(on_loopback);
+    }
+    listeners
+}
+
+fn on_one_port<'w>(view: &View<'w>, port: u32, on_port: &OnPort<'w>) -> Vec<pb::Listener> {
+    let mesh = &view.world.config().mesh;
+    let mut listeners = Vec::new();
+    let mut shared = Vec::new();
+    for &(service, of) in &on_port.tcp {
+        let addresses: Vec<&String> = service.addresses.iter().filter(|address| !address.contains('/')).collect();
+        let mut chains = tcp_routes::chains(view, service, of);
+        if on_port.http && of.protocol == Protocol::Auto && addresses.is_empty() {
+            // Its HTTP is told apart by host; the rest goes where it was going to.
+            continue;
+        }
+        for address in &addresses {
+            let mut own = chains.clone();
+            if of.protocol == Protocol::Auto {
+                own.insert(
+                    0,
+                    chains::only_http(chain(&port.to_string(), vec![http_manager(view, address, port, false)])),
+                );
+            }
+            let name = format!("{address}_{port}");
+            listeners.push(chains::listener(&name, address, port, TrafficDirection::Outbound, own, None, mesh));
+        }
+        if addresses.is_empty() {
+            let networks: Vec<String> =
+                service.addresses.iter().filter(|address| address.contains('/')).cloned().collect();
+            if !networks.is_empty() {
+                chains = chains.into_iter().map(|chain| chains::only_networks(chain, &networks)).collect();
+            }
+            shared.append(&mut chains);
+        }
+    }
+    if on_port.http || !shared.is_empty() {
+        listeners.push(shared_listener(view, port, on_port, shared));
+    }
+    listeners
+}
+
+/// The listener of all services on a port that have no address of their own, or speak HTTP.
+fn shared_listener(view: &View<'_>, port: u32, on_port: &OnPort<'_>, tcp: Vec<pb::FilterChain>) -> pb::Listener {
+    let mut made = Vec::new();
+    if on_port.http {
+        let manager = http_manager(view, ANY, port, on_port.grpc_web);
+        made.push(chains::only_http(chain(&port.to_string(), vec![manager])));
+    }
+    let mut default = None;
+    for chain in tcp {
+        // Two services of bytes without addresses cannot be told apart: the first one gets the port.
+        match chain.filter_chain_match {
+            None if default.is_none() => default = Some(chain),
+            None => {}
+            Some(_)
+                if made.iter().any(|other: &pb::FilterChain| other.filter_chain_match == chain.filter_chain_match) => {}
+            Some(_) => made.push(chain),
+        }
+    }
+    let default = default.unwrap_or_else(|| unknown(view, "PassthroughFilterChain"));
+    let mesh = &view.world.config().mesh;
+    chains::listener(&format!("{ANY}_{port}"), ANY, port, TrafficDirection::Outbound, made, Some(default), mesh)
+}
+
+fn http_manager(view: &View<'_>, address: &str, port: u32, grpc_web: bool) -> pb::Filter {
+    let options = Options {
+        stat_prefix: format!("outbound_{address}_{port};"),
+        routes: Routes::Named(port.to_string()),
+        edge: false,
+        grpc_web,
+    };
+    http::manager(&view.world.config().mesh, options)
+}
+
+/// Where connections go that the mesh does not know.
+fn unknown(view: &View<'_>, name: &str) -> pb::FilterChain {
+    let cluster = match view.outbound_mode() {
+        OutboundMode::AllowAny => names::PASSTHROUGH,
+        OutboundMode::RegistryOnly => names::BLACK_HOLE,
+    };
+    let filter = http::tcp_proxy(&view.world.config().mesh, cluster, &[(cluster.to_owned(), 0)], None);
+    chain(name, vec![filter])
+}
+
+fn virtual_outbound(view: &View<'_>) -> pb::Listener {
+    let mesh = &view.world.config().mesh;
+    // Whoever connects to this port itself would be sent back here for ever.
+    let black_hole = http::tcp_proxy(mesh, names::BLACK_HOLE, &[(names::BLACK_HOLE.to_owned(), 0)], None);
+    let own = chains::only_port(chain("virtualOutbound-blackhole", vec![black_hole]), PORT);
+    let rest = unknown(view, "virtualOutbound-catchall-tcp");
+    let name = names::VIRTUAL_OUTBOUND;
+    chains::redirected(chains::listener(name, ANY, PORT, TrafficDirection::Outbound, vec![own, rest], None, mesh))
+}
+
+/// Without redirection, clients are told to connect to the proxy on the loopback.
+fn on_loopback(listener: &mut pb::Listener) {
+    use weft_proto::pb::envoy::config::core::v3::address::Address::SocketAddress;
+    let address = listener.address.as_mut().and_then(|address| address.address.as_mut());
+    if let Some(SocketAddress(socket)) = address
+        && socket.address == ANY
+    {
+        "127.0.0.1".clone_into(&mut socket.address);
+    }
+}

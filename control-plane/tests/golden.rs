@@ -1,0 +1,106 @@
+//! What each proxy of BookInfo gets: the whole of it for the services alone, and for each file what differs from that.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use serde_json::Value as Json;
+use support::{as_json, assert_golden, compact, ingress_gateway, load_files, sidecars, with_pods};
+use weft::model::World;
+use weft::node::Proxy;
+use weft::translate::generate;
+
+/// What nearly every cluster and route has, and how it is shown where it stands for the hundredth time.
+fn shorten(json: &mut Json) {
+    let Json::Object(fields) = json else {
+        if let Json::Array(items) = json {
+            items.iter_mut().for_each(shorten);
+        }
+        return;
+    };
+    for (key, value) in fields.iter_mut() {
+        let text = value.to_string();
+        let usual = match key.as_str() {
+            "circuit_breakers" => text.matches("4294967295").count() == 4 && !text.contains("retry_budget"),
+            "retry_policy" => text.contains("\"num_retries\":2") && text.contains("unavailable,cancelled\"}"),
+            "http_filters" => text.matches("\"name\"").count() == 3 && text.contains("fault") && text.contains("cors"),
+            "eds_config" | "config_source" => text.contains("\"ads\":{}"),
+            _ => false,
+        };
+        if usual {
+            *value = Json::from("(the usual)");
+        } else {
+            shorten(value);
+        }
+    }
+}
+
+const SERVICES: &str = "platform/kube/bookinfo.yaml";
+
+/// What each proxy gets when these files are applied.
+fn all_of(files: &[&str]) -> (BTreeMap<String, BTreeMap<String, Json>>, Vec<String>) {
+    let loaded = load_files(files);
+    let objects = with_pods(loaded.objects);
+    let mut proxies: BTreeMap<String, Proxy> = sidecars(&objects);
+    proxies.insert("ingressgateway".to_owned(), ingress_gateway());
+    let world = World::of(objects);
+    let told: Vec<String> = loaded.problems.iter().chain(&world.problems()).map(ToString::to_string).collect();
+    let of = |(name, proxy): (String, Proxy)| (name, as_json(&generate(&world, &proxy)));
+    (proxies.into_iter().map(of).collect(), told)
+}
+
+/// Each resource once, with who gets it.
+fn render(all: &BTreeMap<String, BTreeMap<String, Json>>, before: &BTreeMap<String, BTreeMap<String, Json>>) -> String {
+    let mut by_content: BTreeMap<(String, String), BTreeSet<&str>> = BTreeMap::new();
+    let nothing = BTreeMap::new();
+    for (proxy, resources) in all {
+        let before = before.get(proxy).unwrap_or(&nothing);
+        for (name, json) in resources.iter().filter(|(name, json)| before.get(*name) != Some(json)) {
+            by_content.entry((name.clone(), compact(json))).or_default().insert(proxy);
+        }
+        for name in before.keys().filter(|name| !resources.contains_key(*name)) {
+            by_content.entry((name.clone(), "(gone)".to_owned())).or_default().insert(proxy);
+        }
+    }
+    let sidecars = all.keys().filter(|name| *name != "ingressgateway").count();
+    let mut text = String::new();
+    for ((name, json), proxies) in by_content {
+        let who = if proxies.len() == sidecars && !proxies.contains("ingressgateway") {
+            "every sidecar".to_owned()
+        } else {
+            proxies.into_iter().collect::<Vec<_>>().join(", ")
+        };
+        let _ = writeln!(text, "# {name}: {who}\n{json}\n");
+    }
+    text
+}
+
+fn golden(file: &str, with: &[&str]) {
+    let (before, _) = all_of(with);
+    let (all, told) = all_of(&[with, &[file]].concat());
+    let told: String = told.iter().map(|line| format!("! {line}\n")).collect();
+    let mut all = all;
+    all.values_mut().flat_map(|of| of.values_mut()).for_each(shorten);
+    let mut before = before;
+    before.values_mut().flat_map(|of| of.values_mut()).for_each(shorten);
+    let changes = render(&all, &before);
+    let nothing = if changes.is_empty() { "(nothing differs)\n" } else { "" };
+    assert_golden(&file.replace(".yaml", ".txt"), &format!("{told}{changes}{nothing}"));
+}
+
+#[test]
+fn the_services_alone() {
+    let (all, told) = all_of(&[SERVICES]);
+    assert_eq!(told, Vec::<String>::new());
+    assert_golden("bookinfo.txt", &render(&all, &BTreeMap::new()));
+}
+
+#[test]
+fn every_file_of_networking() {
+    for file in support::files("networking") {
+        let subsets = "networking/destination-rule-all.yaml";
+        let with: &[&str] = if file.contains("virtual-service") { &[SERVICES, subsets] } else { &[SERVICES] };
+        golden(&file, with);
+    }
+}
