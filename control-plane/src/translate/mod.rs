@@ -72,13 +72,7 @@ impl Generator for World {
     fn generate(&self, proxy: &Proxy, update: Option<Update<'_>>) -> Resources {
         match update {
             Some(Update { changes, previous }) if !changes.everything => updated(self, proxy, changes, previous),
-            _ => {
-                let mut resources = generate(self, proxy);
-                if let Some(update) = update {
-                    resources.reuse(update.previous);
-                }
-                resources
-            }
+            _ => generate(self, proxy),
         }
     }
 }
