@@ -21,3 +21,4 @@ pub mod timer;
 pub mod transport;
 pub mod upstream;
 pub mod worker;
+pub mod xds;

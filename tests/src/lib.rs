@@ -7,6 +7,7 @@
 #![allow(clippy::large_futures, reason = "a test holds its buffers where it likes")]
 
 pub mod admin;
+pub mod ads;
 pub mod client;
 pub mod config;
 pub mod frames;
@@ -17,6 +18,7 @@ pub mod message;
 pub mod parity;
 pub mod ports;
 pub mod proxy;
+pub mod scene;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

@@ -24,6 +24,16 @@ impl Proxy {
     /// # Errors
     /// When there is no binary, when the process ends, or when it is not ready in time; with the end of its log.
     pub async fn start(kind: Kind, bootstrap: &Path, admin: u16) -> Result<Self> {
+        let mut proxy = Self::spawn(kind, bootstrap, admin, &[])?;
+        proxy.ready(kind).await?;
+        Ok(proxy)
+    }
+
+    /// Starts a proxy on a bootstrap file with further arguments, and waits for nothing.
+    ///
+    /// # Errors
+    /// When there is no binary, or it cannot be started.
+    pub fn spawn(kind: Kind, bootstrap: &Path, admin: u16, arguments: &[&str]) -> Result<Self> {
         let binary = kind.binary().with_context(|| format!("no {} binary", kind.name()))?;
         let log = bootstrap.with_extension("log");
         let output = std::fs::File::create(&log).context("log file")?;
@@ -34,11 +44,20 @@ impl Proxy {
             // What is not supported yet shows as a difference of the cases that use it, not of all that share a bootstrap.
             command.arg("--allow-unknown-static-fields");
         }
+        command.args(arguments);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("start {}", binary.display()))?;
         let admin = Admin { port: admin };
-        let mut proxy = Self { child, log, admin };
-        proxy.ready().await?;
+        Ok(Self { child, log, admin })
+    }
+
+    /// Waits until its admin interface says it is ready, and its workers listen.
+    ///
+    /// # Errors
+    /// When the process ends, or when it is not ready in time; with the end of its log.
+    pub async fn ready(&mut self, kind: Kind) -> Result<()> {
+        self.says_ready().await?;
+        let admin = self.admin;
         if kind == Kind::Envoy {
             // It calls itself ready before its workers listen.
             let started = || async move {
@@ -47,10 +66,10 @@ impl Proxy {
             };
             eventually("Envoy's workers listen", PATIENCE, started).await?;
         }
-        Ok(proxy)
+        Ok(())
     }
 
-    async fn ready(&mut self) -> Result<()> {
+    async fn says_ready(&mut self) -> Result<()> {
         let admin = self.admin;
         let child = &mut self.child;
         let outcome = eventually("the proxy is ready", PATIENCE * 2, || {

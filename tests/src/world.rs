@@ -45,15 +45,25 @@ impl World {
     pub async fn start(kind: Kind, bootstrap: &str) -> Result<Self> {
         // The admin port is let go before the proxy takes it, and a connection of somebody else's may get it in between.
         for _ in 0..2 {
-            match Self::attempt(kind, bootstrap).await {
+            match Self::ready(kind, bootstrap).await {
                 Err(e) if format!("{e:#}").contains("Address already in use") => {}
                 world => return world,
             }
         }
-        Self::attempt(kind, bootstrap).await
+        Self::ready(kind, bootstrap).await
     }
 
-    async fn attempt(kind: Kind, bootstrap: &str) -> Result<Self> {
+    async fn ready(kind: Kind, bootstrap: &str) -> Result<Self> {
+        let mut world = Self::begin(kind, bootstrap, &[]).await?;
+        world.proxy.ready(kind).await?;
+        Ok(world)
+    }
+
+    /// Starts upstreams and proxy, which need not become ready: it may wait for its configuration.
+    ///
+    /// # Errors
+    /// When any of them does not start.
+    pub async fn begin(kind: Kind, bootstrap: &str, arguments: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("weft-test-").tempdir().context("temporary directory")?;
         crate::tls::material()?.write(dir.path())?;
         let journal = Journal::default();
@@ -97,7 +107,7 @@ impl World {
         for port in reserved.iter_mut().filter(|port| port.port() == admin) {
             port.release();
         }
-        let proxy = Proxy::start(kind, &file, admin).await?;
+        let proxy = Proxy::spawn(kind, &file, admin, arguments)?;
         Ok(Self {
             kind,
             proxy,
@@ -117,6 +127,22 @@ impl World {
     pub fn port(&self, name: &str) -> Result<u16> {
         let key = if name == "admin" { name.to_owned() } else { format!("port:{name}") };
         self.ports.get(&key).copied().with_context(|| format!("no listener {name:?} in the bootstrap"))
+    }
+
+    /// Fills in the placeholders of a text, which the bootstrap must have named.
+    ///
+    /// # Errors
+    /// When a pattern is broken.
+    pub fn fill(&self, text: &str) -> Result<String> {
+        let filled = placeholder()?.replace_all(text, |found: &Captures<'_>| {
+            let (key, _) = key(found);
+            if key == "dir" {
+                self.dir.path().display().to_string()
+            } else {
+                self.ports.get(&key).map_or_else(|| format!("(no {key})"), u16::to_string)
+            }
+        });
+        Ok(filled.into_owned())
     }
 
     /// The world's directory.

@@ -16,8 +16,10 @@ use crate::admin::{
 };
 use crate::cluster::{Cluster, Host};
 use crate::config::{self, HealthStatus};
+use crate::listener::{Listener, ListenerManager};
 use crate::stream_info::PeerAddr;
 use crate::transport::tls;
+use crate::xds::{Phase, Xds};
 
 /// Changes the levels of the process's log.
 pub type ApplyLevels = Arc<dyn Fn(&str) + Send + Sync>;
@@ -43,6 +45,8 @@ pub struct Description {
 pub async fn start(
     built: &Built,
     options: &Options,
+    listeners: &Arc<ListenerManager>,
+    xds: &Xds,
     commands: mpsc::UnboundedSender<Command>,
 ) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
     let Some(admin) = &built.description.admin else { return Ok(None) };
@@ -54,23 +58,23 @@ pub async fn start(
     }
     tracing::info!(address = %server.local_address(), "admin address");
     let logs = AccessLogs::compile(&admin.access_log, &built.parts.sinks, &built.parts.runtime)?;
-    let sources = sources(built, options, commands);
+    let sources = sources(built, options, listeners, xds, commands);
     Ok(Some(tokio::spawn(server.serve(sources, logs, std::future::pending()))))
 }
 
-fn sources(built: &Built, options: &Options, commands: mpsc::UnboundedSender<Command>) -> Sources {
+fn sources(
+    built: &Built,
+    options: &Options,
+    listeners: &Arc<ListenerManager>,
+    xds: &Xds,
+    commands: mpsc::UnboundedSender<Command>,
+) -> Sources {
     let d = &built.description;
     let started = tokio::time::Instant::now();
     let (draining, server_options, node) = (d.draining.clone(), d.options.clone(), d.node.clone());
     let clusters = built.parts.clusters.clone();
-    let listeners: Vec<ListenerStatus> = built
-        .listeners
-        .iter()
-        .map(|l| ListenerStatus {
-            name: l.config.name.clone(),
-            addresses: l.bound().iter().map(|a| (*a).into()).collect(),
-        })
-        .collect();
+    let listeners = listeners.clone();
+    let (phases, discovered, dumped, waiting) = (xds.clone(), xds.clone(), xds.clone(), xds.clone());
     let secrets = built.parts.secrets.clone();
     let dump = dump(&d.bootstrap);
     let apply = options.apply_levels.clone();
@@ -82,16 +86,22 @@ fn sources(built: &Built, options: &Options, commands: mpsc::UnboundedSender<Com
         loggers: Arc::new(Loggers::new(level, move |directives| apply(directives))),
         server: Arc::new(move || ServerInfo {
             version: format!("weft/{}/Clean/RELEASE/aws-lc", env!("CARGO_PKG_VERSION")),
-            state: if draining.load(Ordering::Relaxed) { ServerState::Draining } else { ServerState::Live },
+            state: state(draining.load(Ordering::Relaxed), phases.phase()),
             uptime: started.elapsed(),
             options: server_options.clone(),
             node: node.clone(),
         }),
-        clusters: Arc::new(move || clusters.all().iter().map(cluster).collect()),
-        listeners: Arc::new(move || listeners.clone()),
+        clusters: Arc::new(move || {
+            clusters.all().iter().map(|c| cluster(c, discovered.is_discovered(&c.name))).collect()
+        }),
+        listeners: Arc::new(move || listeners.all().iter().map(listener).collect()),
         certificates: Arc::new(move || secrets.certificates(SystemTime::now()).iter().map(group).collect()),
-        config: Arc::new(move || dump.clone()),
-        unready: Arc::new(Vec::new),
+        config: Arc::new(move || {
+            let mut dump = dump.clone();
+            dumped.dump(&mut dump);
+            dump
+        }),
+        unready: Arc::new(move || waiting.unready()),
         to_json: Arc::new(|url, bytes| {
             let name = weft_proto::schema::type_url_name(url);
             weft_proto::to_json::encoded(name, bytes, weft_proto::to_json::Options::default())
@@ -101,7 +111,20 @@ fn sources(built: &Built, options: &Options, commands: mpsc::UnboundedSender<Com
     }
 }
 
-fn cluster(c: &Arc<Cluster>) -> ClusterStatus {
+fn state(draining: bool, phase: Phase) -> ServerState {
+    match phase {
+        Phase::StaticClusters => ServerState::PreInitializing,
+        Phase::Clusters | Phase::Listeners => ServerState::Initializing,
+        Phase::Live if draining => ServerState::Draining,
+        Phase::Live => ServerState::Live,
+    }
+}
+
+fn listener(l: &Arc<Listener>) -> ListenerStatus {
+    ListenerStatus { name: l.config.name.clone(), addresses: l.bound().iter().map(|a| (*a).into()).collect() }
+}
+
+fn cluster(c: &Arc<Cluster>, added_via_api: bool) -> ClusterStatus {
     let thresholds = |t: &config::CircuitBreaker| Thresholds {
         max_connections: t.max_connections,
         max_pending_requests: t.max_pending_requests,
@@ -111,11 +134,20 @@ fn cluster(c: &Arc<Cluster>) -> ClusterStatus {
     ClusterStatus {
         name: c.name.to_string(),
         observability_name: c.config.stat_name.clone(),
+        added_via_api,
+        eds_service_name: eds_service_name(c),
         outlier: c.config.outlier.as_ref().map(|_| OutlierThresholds::default()),
         default_priority: thresholds(&c.config.breakers_default),
         high_priority: thresholds(&c.config.breakers_high),
         hosts: c.hosts().all().map(|h| host(h)).collect(),
-        ..ClusterStatus::default()
+    }
+}
+
+/// As configured: empty, if it is the cluster's own name.
+fn eds_service_name(c: &Cluster) -> String {
+    match &c.config.discovery {
+        config::Discovery::Eds { service_name, .. } if **service_name != *c.name => service_name.clone(),
+        _ => String::new(),
     }
 }
 

@@ -31,46 +31,22 @@ pub(super) struct ServerStats {
 }
 
 impl ServerStats {
-    /// The process begins to serve with so many workers and these listeners, `initialized` after its start.
-    pub(super) fn new(root: &Scope, workers: usize, listeners: &[Arc<Listener>], initialized: Duration) -> Self {
+    /// The process begins to serve with so many workers, `initialized` after its start.
+    pub(super) fn new(root: &Scope, workers: usize, initialized: Duration) -> Self {
         let (server, manager) = (root.scope("server"), root.scope("listener_manager"));
-        let (listeners, workers) = (listeners.len() as u64, workers as u64);
+        let workers = workers as u64;
         let gauge = |scope: &Scope, name: &str, value: u64| {
             let gauge = scope.gauge(name);
             gauge.set(value);
             gauge
         };
-        let counter = |scope: &Scope, name: &str, value: u64| {
-            let counter = scope.counter(name);
-            counter.add(value);
-            counter
-        };
-        let mut gauges = vec![
-            gauge(&server, "concurrency", workers),
-            gauge(&manager, "total_listeners_active", listeners),
-            gauge(&manager, "workers_started", 1),
-        ];
+        let mut gauges = vec![gauge(&server, "concurrency", workers), gauge(&manager, "workers_started", 1)];
         for none in ["hot_restart_epoch", "hot_restart_generation", "parent_connections", "stats_recent_lookups"] {
             gauges.push(gauge(&server, none, 0));
         }
-        for none in ["total_listeners_warming", "total_listeners_draining", "total_filter_chains_draining"] {
-            gauges.push(gauge(&manager, none, 0));
-        }
-        let mut counters = vec![
-            counter(&manager, "listener_added", listeners),
-            counter(&manager, "listener_create_success", listeners * workers),
-        ];
-        for none in ["listener_create_failure", "listener_in_place_updated", "listener_modified", "listener_removed"] {
-            counters.push(counter(&manager, none, 0));
-        }
-        for none in [
-            "debug_assertion_failures",
-            "envoy_bug_failures",
-            "dynamic_unknown_fields",
-            "static_unknown_fields",
-            "wip_protos",
-        ] {
-            counters.push(counter(&server, none, 0));
+        let mut counters = Vec::new();
+        for none in ["debug_assertion_failures", "envoy_bug_failures", "static_unknown_fields", "wip_protos"] {
+            counters.push(server.counter(none));
         }
         let initialization = server.histogram("initialization_time_ms", Unit::Milliseconds);
         initialization.record(u64::try_from(initialized.as_millis()).unwrap_or(u64::MAX));
@@ -118,7 +94,7 @@ mod tests {
     fn the_process_tells_of_itself() {
         let parts = crate::cluster::fixture::parts(2);
         let root = parts.stats.root();
-        let stats = ServerStats::new(&root, 2, &[], Duration::from_millis(5));
+        let stats = ServerStats::new(&root, 2, Duration::from_millis(5));
         stats.update(&[], &parts.secrets, false);
         let gauge = |name: &str| root.scope("server").gauge(name).value();
         assert_eq!((gauge("live"), gauge("state"), gauge("concurrency")), (1, 0, 2));

@@ -19,6 +19,8 @@ pub(crate) fn parts(workers: usize) -> Parts {
         healthy: Healthy::default(),
         listeners: Arc::default(),
         connections: crate::listener::GlobalLimit::new(&runtime),
+        routes: Arc::default(),
+        drain: crate::drain::Drain::new(std::time::Duration::from_secs(600)),
         runtime,
         sinks: crate::access_log::SinkRegistry::new(&root, crate::access_log::FlushOptions::default()).unwrap(),
         secrets: crate::transport::tls::SecretProvider::new(Vec::new(), Box::new(from_file::load_secrets), root),

@@ -195,6 +195,18 @@ impl Cluster {
         self.stats.membership_change.inc();
     }
 
+    /// Takes new endpoints from discovery into use, and what is dropped with them.
+    pub fn update_assignment(&self, assignment: &config::LoadAssignment) {
+        self.set_drop(assignment);
+        self.assign(assignment);
+    }
+
+    /// It is no longer used: connections end when they are idle.
+    pub fn retire(&self) {
+        let _one = self.publishing.lock();
+        self.hosts().all().for_each(|h| h.remove());
+    }
+
     /// Computes health anew after a host's state changed.
     pub fn refresh_health(&self) {
         let _one = self.publishing.lock();
@@ -350,9 +362,10 @@ struct ManagerStats {
     active: Gauge,
     added: Counter,
     modified: Counter,
+    removed: Counter,
+    warming: Gauge,
     /// Those that stay 0; a stat lives as long as somebody holds it.
-    _warming: Gauge,
-    _none: [Counter; 5],
+    _none: [Counter; 4],
 }
 
 impl Clusters {
@@ -378,9 +391,9 @@ impl Clusters {
         let warming = scope.gauge("warming_clusters");
         warming.set(0);
         self.stats.get_or_init(|| ManagerStats {
-            _warming: warming,
+            warming,
+            removed: scope.counter("cluster_removed"),
             _none: [
-                "cluster_removed",
                 "cluster_updated",
                 "cluster_updated_via_merge",
                 "update_merge_cancelled",
@@ -403,6 +416,23 @@ impl Clusters {
                 s.added.inc();
                 s.active.inc();
             }
+        }
+    }
+
+    /// Takes a cluster out; its handle stays, for one that may come.
+    pub fn remove(&self, name: &str) -> Option<Arc<Cluster>> {
+        let before = self.handles.lock().get(name)?.current.swap(None)?;
+        if let Some(s) = self.stats.get() {
+            s.removed.inc();
+            s.active.dec();
+        }
+        Some(before)
+    }
+
+    /// So many are on their way.
+    pub fn set_warming(&self, count: usize) {
+        if let Some(s) = self.stats.get() {
+            s.warming.set(count as u64);
         }
     }
 

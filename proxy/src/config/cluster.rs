@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{
-    Address, HashPolicy, Http1Options, Http2Options, HttpCommonOptions, Locality, Metadata, Mirror, RetryPolicy,
-    SocketOption, TcpKeepalive, UpstreamTransport,
+    Address, ConfigSource, HashPolicy, Http1Options, Http2Options, HttpCommonOptions, Locality, Metadata, Mirror,
+    RetryPolicy, SocketOption, TcpKeepalive, UpstreamTransport,
 };
 
 /// **Source**: `envoy.config.cluster.v3.Cluster`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// Unique name.
     pub name: String,
@@ -115,8 +115,13 @@ pub enum Discovery {
         /// `port_override`.
         port: Option<u16>,
     },
-    /// From a management server or file, by this service name.
-    Eds(String),
+    /// From a management server or file.
+    Eds {
+        /// Name of the load assignment: the cluster's, if it has no other.
+        service_name: String,
+        /// Who delivers it.
+        source: ConfigSource,
+    },
 }
 
 /// A value within dynamic metadata. **Source**: `envoy.type.metadata.v3.MetadataKey`.

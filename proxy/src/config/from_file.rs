@@ -109,7 +109,7 @@ pub fn load(path: Option<&Path>, overlay: Option<&str>, options: &LoadOptions) -
 }
 
 /// Whether a field is one of these, or below one.
-fn within(path: &str, places: &[String]) -> bool {
+pub(crate) fn within(path: &str, places: &[String]) -> bool {
     let below = |rest: &str| rest.is_empty() || rest.starts_with(['.', '[']);
     places.iter().any(|place| path.strip_prefix(place.as_str()).is_some_and(below))
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AccessLog, AccessLogFilter, Cidr, Cors, HeaderMatcher, HeaderMutations, LogFormat, PerMillion, RouteConfig,
+    AccessLog, AccessLogFilter, Cidr, Cors, HeaderMatcher, HeaderMutations, LogFormat, PerMillion, Rds, RouteConfig,
     StringMatcher,
 };
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpConnectionManager {
     /// Stats are `http.<stat_prefix>.*`.
     pub stat_prefix: String,
@@ -17,6 +17,8 @@ pub struct HttpConnectionManager {
     pub codec: CodecType,
     /// `route_config`.
     pub routes: RouteConfig,
+    /// `rds`: routes by discovery; until they are there, `routes` is empty.
+    pub rds: Option<Rds>,
     /// In order; the router is last.
     pub filters: Vec<HttpFilter>,
     /// HTTP/1.
@@ -209,7 +211,7 @@ pub struct ClientCertDetails {
 }
 
 /// **Source**: `HttpConnectionManager.UpgradeConfig`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct UpgradeConfig {
     /// `websocket`, `CONNECT`, any other; compared without case.
     pub upgrade_type: String,
@@ -445,7 +447,7 @@ pub struct ProxyStatus {
 }
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HttpFilter {
     /// Name; the key of per-route overrides.
     pub name: String,
@@ -456,7 +458,7 @@ pub struct HttpFilter {
 }
 
 /// The HTTP filters.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HttpFilterKind {
     /// `router.v3.Router`. Last.
     Router(RouterFilter),
@@ -475,7 +477,7 @@ pub enum HttpFilterKind {
 }
 
 /// **Source**: `envoy.extensions.filters.http.router.v3.Router`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct RouterFilter {
     /// No `x-envoy-*` headers are added.
     pub suppress_envoy_headers: bool,
@@ -549,7 +551,7 @@ pub struct GrpcStatsFilter {
 }
 
 /// A per-route override of one filter. **Source**: `typed_per_filter_config`, `envoy.config.route.v3.FilterConfig`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PerFilter {
     /// The filter is off (`Some(true)`) or on (`Some(false)`) for these routes; `None`: as the chain has it.
     pub disabled: Option<bool>,
@@ -558,7 +560,7 @@ pub struct PerFilter {
 }
 
 /// Settings of a filter for some routes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum PerFilterConfig {
     /// `cors.v3.CorsPolicy`.
     Cors(Box<Cors>),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{AccessLog, Address, Cidr, DownstreamTransport, NetworkFilter, SocketOption, TcpKeepalive};
 
 /// **Source**: `envoy.config.listener.v3.Listener`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Listener {
     /// Unique name; generated where none is given.
     pub name: String,
@@ -81,7 +81,7 @@ pub enum TrafficDirection {
 }
 
 /// **Source**: `envoy.config.listener.v3.ListenerFilter`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListenerFilter {
     /// Name as configured.
     pub name: String,
@@ -151,7 +151,7 @@ pub enum FilterChainPredicate {
 }
 
 /// **Source**: `envoy.config.listener.v3.FilterChain`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FilterChain {
     /// Name; may be empty.
     pub name: String,

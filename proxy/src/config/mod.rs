@@ -16,6 +16,7 @@ mod listener;
 mod matcher;
 pub mod pending;
 mod route;
+mod source;
 mod tcp;
 mod tls;
 
@@ -26,6 +27,7 @@ pub use http::*;
 pub use listener::*;
 pub use matcher::*;
 pub use route::*;
+pub use source::*;
 pub use tcp::*;
 pub use tls::*;
 
@@ -50,6 +52,8 @@ pub struct Bootstrap {
     pub clusters: Vec<Cluster>,
     /// `static_resources.secrets`.
     pub secrets: Vec<Secret>,
+    /// `dynamic_resources`.
+    pub dynamic: DynamicResources,
     /// `layered_runtime.layers`, lowest precedence first.
     pub runtime_layers: Vec<RuntimeLayer>,
     /// `stats_config`.
@@ -314,7 +318,7 @@ pub enum SocketOptionState {
 }
 
 /// Text or bytes from a file, inline, or an environment variable. **Source**: `envoy.config.core.v3.DataSource`.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DataSource {
     /// Read from a file.
     File {

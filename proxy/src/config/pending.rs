@@ -2,19 +2,40 @@
 //! these is refused by its path. An entry goes when its feature comes.
 
 use super::{
-    Bootstrap, Cluster, ClusterSpecifier, ConfigError, Discovery, FilterChain, HttpConnectionManager, HttpFilterKind,
-    Listener, NetworkFilterKind, RouteAction, RouteKind, TcpCluster, TcpProxy,
+    Bootstrap, Cluster, ClusterSpecifier, ConfigError, FilterChain, HttpConnectionManager, HttpFilterKind, Listener,
+    NetworkFilterKind, RouteAction, RouteConfig, RouteKind, TcpCluster, TcpProxy,
 };
 
 /// Every setting of `bootstrap` that would have no effect.
 pub fn check(bootstrap: &Bootstrap) -> Vec<ConfigError> {
     let mut found = Found::default();
     for (i, l) in bootstrap.listeners.iter().enumerate() {
-        listener(&mut found, &format!("static_resources.listeners[{i}]"), l);
+        in_listener(&mut found, &format!("static_resources.listeners[{i}]."), l);
     }
     for (i, c) in bootstrap.clusters.iter().enumerate() {
-        cluster(&mut found, &format!("static_resources.clusters[{i}]"), c);
+        in_cluster(&mut found, &format!("static_resources.clusters[{i}]"), c);
     }
+    found.0
+}
+
+/// Every setting of a discovered listener that would have no effect.
+pub fn listener(l: &Listener) -> Vec<ConfigError> {
+    let mut found = Found::default();
+    in_listener(&mut found, "", l);
+    found.0
+}
+
+/// Every setting of a discovered cluster that would have no effect.
+pub fn cluster(c: &Cluster) -> Vec<ConfigError> {
+    let mut found = Found::default();
+    in_cluster(&mut found, "", c);
+    found.0
+}
+
+/// Every setting of discovered routes that would have no effect.
+pub fn routes(r: &RouteConfig) -> Vec<ConfigError> {
+    let mut found = Found::default();
+    in_routes(&mut found, "", r);
     found.0
 }
 
@@ -24,17 +45,18 @@ struct Found(Vec<ConfigError>);
 impl Found {
     fn flag(&mut self, set: bool, at: &str, field: &str) {
         if set {
-            self.0.push(ConfigError::at(format!("{at}.{field}"), "is not supported by weft yet"));
+            let dot = if at.is_empty() { "" } else { "." };
+            self.0.push(ConfigError::at(format!("{at}{dot}{field}"), "is not supported by weft yet"));
         }
     }
 }
 
-fn listener(f: &mut Found, at: &str, l: &Listener) {
+fn in_listener(f: &mut Found, at: &str, l: &Listener) {
     for (i, c) in l.filter_chains.iter().enumerate() {
-        chain(f, &format!("{at}.filter_chains[{i}]"), c);
+        chain(f, &format!("{at}filter_chains[{i}]"), c);
     }
     if let Some(c) = &l.default_filter_chain {
-        chain(f, &format!("{at}.default_filter_chain"), c);
+        chain(f, &format!("{at}default_filter_chain"), c);
     }
 }
 
@@ -77,8 +99,12 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
             f.flag(!r.upstream_log.is_empty(), &format!("{at}.http_filters[{i}].typed_config"), "upstream_log");
         }
     }
-    for (v, vhost) in h.routes.virtual_hosts.iter().enumerate() {
-        let at = format!("{at}.route_config.virtual_hosts[{v}]");
+    in_routes(f, &format!("{at}.route_config."), &h.routes);
+}
+
+fn in_routes(f: &mut Found, at: &str, routes: &RouteConfig) {
+    for (v, vhost) in routes.virtual_hosts.iter().enumerate() {
+        let at = format!("{at}virtual_hosts[{v}]");
         for (r, route) in vhost.routes.iter().enumerate() {
             let at = format!("{at}.routes[{r}]");
             if let RouteKind::Forward(a) = &route.action {
@@ -98,8 +124,7 @@ fn forward(f: &mut Found, at: &str, a: &RouteAction) {
     }
 }
 
-fn cluster(f: &mut Found, at: &str, c: &Cluster) {
-    f.flag(matches!(c.discovery, Discovery::Eds(_)), at, "eds_cluster_config");
+fn in_cluster(f: &mut Found, at: &str, c: &Cluster) {
     f.flag(c.close_connections_on_host_health_failure, at, "close_connections_on_host_health_failure");
     f.flag(!c.hash_policy.is_empty(), at, "typed_extension_protocol_options.hash_policy");
 }

@@ -8,7 +8,7 @@ use super::{
 };
 
 /// **Source**: `envoy.config.route.v3.RouteConfiguration`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct RouteConfig {
     /// Name.
     pub name: String,
@@ -83,7 +83,7 @@ pub enum AppendAction {
 }
 
 /// **Source**: `envoy.config.route.v3.VirtualHost`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct VirtualHost {
     /// Name.
     pub name: String,
@@ -128,7 +128,7 @@ pub enum RequireTls {
 }
 
 /// **Source**: `envoy.config.route.v3.Route`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     /// Name; may be empty.
     pub name: String,
@@ -149,7 +149,7 @@ pub struct Route {
 }
 
 /// **Source**: `envoy.config.route.v3.RouteMatch`. All of it must match.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RouteMatch {
     /// Path.
     pub path: PathMatch,
@@ -172,7 +172,7 @@ pub struct RouteMatch {
 }
 
 /// How a path is matched; the query string never counts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum PathMatch {
     /// `prefix`.
     Prefix(String),
@@ -257,7 +257,7 @@ pub enum ValueMatcher {
 }
 
 /// What a route does.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RouteKind {
     /// Forwards.
     Forward(Box<RouteAction>),
@@ -281,7 +281,7 @@ pub struct DirectResponse {
 }
 
 /// **Source**: `envoy.config.route.v3.RedirectAction`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RedirectAction {
     /// `https_redirect`.
     pub https: bool,
@@ -300,7 +300,7 @@ pub struct RedirectAction {
 }
 
 /// What becomes of the path of a redirect.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum RedirectPath {
     /// Kept.
     Keep,
@@ -313,7 +313,7 @@ pub enum RedirectPath {
 }
 
 /// **Source**: `envoy.config.route.v3.RouteAction`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RouteAction {
     /// Where to.
     pub cluster: ClusterSpecifier,
@@ -401,7 +401,7 @@ pub struct WeightedClusters {
 }
 
 /// **Source**: `WeightedCluster.ClusterWeight`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WeightedCluster {
     /// Cluster, by name or header.
     pub cluster: Box<ClusterSpecifier>,
@@ -417,14 +417,8 @@ pub struct WeightedCluster {
     pub host_rewrite: Option<String>,
 }
 
-impl PartialEq for WeightedCluster {
-    fn eq(&self, other: &Self) -> bool {
-        self.cluster == other.cluster && self.weight == other.weight && self.headers == other.headers
-    }
-}
-
 /// What becomes of the path.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum PathRewrite {
     /// Kept.
     Keep,
@@ -439,7 +433,7 @@ pub enum PathRewrite {
 }
 
 /// What becomes of the host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HostRewrite {
     /// Kept.
     Keep,
@@ -469,7 +463,7 @@ pub struct Mirror {
 }
 
 /// **Source**: `RouteAction.HashPolicy`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct HashPolicy {
     /// What is hashed.
     pub kind: HashPolicyKind,
@@ -478,7 +472,7 @@ pub struct HashPolicy {
 }
 
 /// What a hash policy hashes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum HashPolicyKind {
     /// A header, optionally rewritten first.
     Header {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{AccessLog, BackOff, DataSource, HashPolicy, HttpConnectionManager, Metadata, RuntimeFlag};
 
 /// A filter of a filter chain. **Source**: `envoy.config.listener.v3.Filter`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NetworkFilter {
     /// Name as configured.
     pub name: String,
@@ -14,7 +14,7 @@ pub struct NetworkFilter {
 }
 
 /// The network filters.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum NetworkFilterKind {
     /// HTTP. Last in its chain.
     Http(Box<HttpConnectionManager>),
@@ -44,7 +44,7 @@ pub struct ConnectionLimit {
 }
 
 /// **Source**: `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TcpProxy {
     /// Stats are `tcp.<stat_prefix>.*`.
     pub stat_prefix: String,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Cidr, DataSource, StringMatcher};
+use super::{Cidr, ConfigSource, DataSource, Source, StringMatcher};
 
 /// How bytes are carried on a connection. **Source**: `envoy.config.core.v3.TransportSocket`.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +87,28 @@ pub struct CommonTls {
     pub key_log: Option<KeyLog>,
 }
 
+impl CommonTls {
+    /// The secrets it is made of.
+    pub fn secrets(&self) -> impl Iterator<Item = &SdsSource> {
+        let own = self.certificates.iter().filter_map(|c| match c {
+            CertificateSource::Sds(sds) => Some(sds),
+            CertificateSource::Inline(_) => None,
+        });
+        let trust = match &self.validation {
+            Some(ValidationSource::Sds(sds) | ValidationSource::Combined(_, sds)) => Some(sds),
+            Some(ValidationSource::Inline(_)) | None => None,
+        };
+        own.chain(trust)
+    }
+}
+
+impl SdsSource {
+    /// Whether it is this secret of a management server.
+    pub fn is(&self, from: &Source, name: &str) -> bool {
+        self.name == name && matches!(&self.config, SdsConfig::Discovered(source) if source.from == *from)
+    }
+}
+
 /// Where a certificate with its key comes from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CertificateSource {
@@ -128,6 +150,8 @@ pub enum SdsConfig {
         /// Directory whose swap is the signal.
         watched_directory: Option<String>,
     },
+    /// A management server.
+    Discovered(ConfigSource),
 }
 
 /// A named secret. **Source**: `envoy.extensions.transport_sockets.tls.v3.Secret`.

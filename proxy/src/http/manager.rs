@@ -18,13 +18,14 @@ use super::normalize::{self, PathOutcome};
 use super::original_ip;
 use super::proxy_status;
 use super::reply_config::ReplyConfig;
-use super::route::RouteTable;
+use super::route::{RouteTable, Routes};
 use super::stream::StreamCtx;
 use super::xfcc;
 use crate::access_log::AccessLogs;
 use crate::config::{self, ConfigError, ServerHeader, StripPort};
 use crate::stats::{CodeStats, Counter, Gauge, Histogram, Scope, Unit};
 use crate::stream_info::PeerAddr;
+use crate::xds::UpdateStats;
 
 macro_rules! http_stats {
     ($($name:ident)*; gauges: $($gauge:ident)*) => {
@@ -98,7 +99,9 @@ pub struct Manager {
     /// Stats.
     pub stats: HttpStats,
     /// Routes.
-    pub routes: Arc<RouteTable>,
+    pub routes: Routes,
+    /// `http.<stat_prefix>.rds.<name>.*`, where routes are discovered.
+    pub rds_stats: Option<UpdateStats>,
     /// Filters.
     pub chain: Chain,
     /// Access logs.
@@ -124,8 +127,14 @@ impl Manager {
             HeaderValue::from_str(text).map_err(|_| ConfigError::at(field, format!("invalid header value {text:?}")))
         };
         let chain = Chain::new(&config.filters, &scope, parts)?;
-        Ok(Arc::new(Manager {
-            routes: Arc::new(RouteTable::new(&config.routes, &chain, parts)?),
+        let table = RouteTable::new(&config.routes, &chain, parts)?;
+        let routes = match &config.rds {
+            None => Routes::Fixed(Box::new(table)),
+            Some(_) => Routes::Discovered(arc_swap::ArcSwap::from_pointee(table)),
+        };
+        let manager = Arc::new(Manager {
+            routes,
+            rds_stats: config.rds.as_ref().map(|rds| UpdateStats::of_routes(&scope.scope("rds").scope(&rds.name))),
             chain,
             access_logs: parts.access_logs(&config.access_log)?,
             replies: ReplyConfig::new(&config.local_reply, &parts.runtime)?,
@@ -139,7 +148,18 @@ impl Manager {
             early: Mutations::new(&config.early_header_mutations)
                 .map_err(|e| below("early_header_mutation_extensions", e))?,
             config,
-        }))
+        });
+        if let Some(rds) = &manager.config.rds {
+            parts.routes.register(rds, &manager, parts)?;
+        }
+        Ok(manager)
+    }
+
+    /// Takes discovered routes into use.
+    pub(super) fn set_routes(&self, table: RouteTable) {
+        if let Routes::Discovered(current) = &self.routes {
+            current.store(Arc::new(table));
+        }
     }
 
     /// Counts answers for a listener too, below its scope.
@@ -410,9 +430,11 @@ fn envoy_headers(ctx: &mut StreamCtx) {
             headers.remove(*name);
         }
     }
-    for name in &manager.config.routes.internal_only_headers {
-        headers.remove(name.as_str());
-    }
+    manager.routes.with(|table| {
+        for name in &table.internal_only_headers {
+            headers.remove(name.as_str());
+        }
+    });
     if manager.config.use_remote_address {
         for name in EDGE_REMOVED {
             headers.remove(*name);

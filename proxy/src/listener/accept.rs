@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 
-use super::Listener;
 use super::admission::{self, Place};
 use super::balance::Held;
 use super::connection::{self, Accepted};
+use super::{Listener, Slot};
 use crate::drain::Drain;
 use crate::stream_info::PeerAddr;
 use crate::transport::Stream;
@@ -81,15 +81,19 @@ fn react(e: &io::Error) -> Reaction {
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
 /// Accepts until the listener drains.
-pub async fn run(socket: Socket, listener: Arc<Listener>, worker: usize, drain: Drain) {
+pub async fn run(socket: Socket, slot: Arc<Slot>, worker: usize, drain: Drain) {
     let mut pause = BACK_OFF.0;
-    let stop = listener.stop.clone();
+    let first = slot.load_full();
+    let stop = first.stop.clone();
     let stopped = stop.notified();
     tokio::pin!(stopped);
     // Behind a transparent socket connections go to any address.
-    let local = socket.local_addr().filter(|_| !listener.config.transparent);
-    let worker = Worker { listener, local, index: worker, drain };
-    worker.open_inbox();
+    let local = socket.local_addr().filter(|_| !first.config.transparent);
+    let name = first.config.name.clone();
+    let worker = Worker { slot, local, index: worker, drain };
+    worker.open_inbox(&first);
+    let max = first.config.max_accepts_per_event;
+    drop(first);
     let mut in_a_row = 0;
     loop {
         if stop.is_draining() {
@@ -105,7 +109,7 @@ pub async fn run(socket: Socket, listener: Arc<Listener>, worker: usize, drain: 
                 pause = BACK_OFF.0;
                 worker.accepted(stream, peer);
                 in_a_row += 1;
-                if worker.listener.config.max_accepts_per_event.is_some_and(|max| in_a_row >= max) {
+                if max.is_some_and(|max| in_a_row >= max) {
                     in_a_row = 0;
                     tokio::task::yield_now().await;
                 }
@@ -113,12 +117,12 @@ pub async fn run(socket: Socket, listener: Arc<Listener>, worker: usize, drain: 
             Err(e) => match react(&e) {
                 Reaction::Next => {}
                 Reaction::BackOff => {
-                    tracing::warn!(listener = %worker.listener.config.name, error = %e, "accept failed; raise the limit of open files (ulimit -n)");
+                    tracing::warn!(listener = %name, error = %e, "accept failed; raise the limit of open files (ulimit -n)");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(BACK_OFF.1);
                 }
                 Reaction::Fatal => {
-                    tracing::error!(listener = %worker.listener.config.name, error = %e, "accept failed; the listener is closed");
+                    tracing::error!(listener = %name, error = %e, "accept failed; the listener is closed");
                     return;
                 }
             },
@@ -129,7 +133,7 @@ pub async fn run(socket: Socket, listener: Arc<Listener>, worker: usize, drain: 
 /// A listener on a worker.
 #[derive(Clone)]
 struct Worker {
-    listener: Arc<Listener>,
+    slot: Arc<Slot>,
     /// Our end of every connection, where it is the same.
     local: Option<PeerAddr>,
     index: usize,
@@ -139,31 +143,36 @@ struct Worker {
 impl Worker {
     /// A connection was accepted here; it may be served elsewhere.
     fn accepted(&self, stream: Stream, peer: PeerAddr) {
-        let Some(place) = admission::admit(&self.listener) else { return };
-        let Some(balancer) = &self.listener.balancer else { return self.serve(stream, peer, None, Some(place)) };
+        let listener = self.slot.load_full();
+        let Some(place) = admission::admit(&listener) else { return };
+        let Some(balancer) = listener.balancer.clone() else {
+            return self.serve(listener, stream, peer, None, Some(place));
+        };
         let (target, held) = balancer.choose(self.index);
         if target == self.index {
-            return self.serve(stream, peer, Some(held), Some(place));
+            return self.serve(listener, stream, peer, Some(held), Some(place));
         }
         if let Err(error) = balancer.hand_over(stream, peer, held, Some(place)) {
-            tracing::debug!(listener = %self.listener.config.name, %error, "a connection could not go to another worker");
+            tracing::debug!(listener = %listener.config.name, %error, "a connection could not go to another worker");
         }
     }
 
-    fn serve(&self, stream: Stream, peer: PeerAddr, held: Option<Held>, place: Option<Place>) {
+    fn serve(&self, listener: Arc<Listener>, stream: Stream, peer: PeerAddr, held: Option<Held>, place: Option<Place>) {
         let accepted = Accepted { stream, peer, local: self.local.clone(), _held: held, place };
-        tokio::spawn(connection::serve(accepted, self.listener.clone(), self.index, self.drain.clone()));
+        tokio::spawn(connection::serve(accepted, listener, self.index, self.drain.clone()));
     }
 
     /// Serves what other workers accept, where the listener balances.
-    fn open_inbox(&self) {
-        let Some(mut inbox) = self.listener.balancer.as_ref().and_then(|b| b.join(self.index)) else { return };
+    fn open_inbox(&self, listener: &Listener) {
+        let Some(mut inbox) = listener.balancer.as_ref().and_then(|b| b.join(self.index)) else { return };
         // Another of its addresses may have accepted them.
         let worker = Worker { local: None, ..self.clone() };
         tokio::spawn(async move {
             while let Some(handed) = inbox.recv().await {
                 match handed.take() {
-                    Ok((stream, peer, held, place)) => worker.serve(stream, peer, Some(held), place),
+                    Ok((stream, peer, held, place)) => {
+                        worker.serve(worker.slot.load_full(), stream, peer, Some(held), place);
+                    }
                     Err(error) => tracing::debug!(%error, "a connection could not be taken over"),
                 }
             }

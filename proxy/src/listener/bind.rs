@@ -3,12 +3,12 @@
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use crate::config::{self, Address, SocketOptionState};
 use crate::transport::socket_options;
 
-/// A bound, listening, non-blocking socket.
+/// A bound, non-blocking socket. Nobody can connect before [`Bound::listen`].
 pub enum Bound {
     /// TCP.
     Tcp(std::net::TcpListener),
@@ -28,6 +28,24 @@ impl Bound {
         })
     }
 
+    /// Lets clients connect. To listen once more does no harm: it may be another handle's socket.
+    ///
+    /// # Errors
+    /// The operating system's; the port is taken after all.
+    pub fn listen(&self, listener: &config::Listener) -> io::Result<()> {
+        let backlog = i32::try_from(listener.backlog).unwrap_or(i32::MAX);
+        let socket = match self {
+            Bound::Tcp(socket) => socket,
+            Bound::Unix(l) => return SockRef::from(l).listen(backlog),
+        };
+        SockRef::from(socket).listen(backlog)?;
+        if let Some(queue) = listener.tcp_fast_open {
+            let queue = i32::try_from(queue).unwrap_or(i32::MAX).to_ne_bytes();
+            socket_options::set(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &queue)?;
+        }
+        socket_options::apply(socket, &listener.socket_options, SocketOptionState::Listening)
+    }
+
     /// The address it got.
     pub fn local_addr(&self) -> Option<std::net::SocketAddr> {
         match self {
@@ -37,14 +55,14 @@ impl Bound {
     }
 }
 
-/// Opens the socket of one address of a listener.
+/// Binds the socket of one address of a listener.
 ///
 /// # Errors
 /// The operating system's; the caller names listener and address.
 pub fn bind(listener: &config::Listener, address: &config::ListenerAddress) -> io::Result<Bound> {
     match &address.address {
         Address::Ip(addr) => tcp(listener, address, *addr).map(Bound::Tcp),
-        Address::Pipe { path, mode } => unix(path, *mode, listener.backlog).map(Bound::Unix),
+        Address::Pipe { path, mode } => unix(path, *mode).map(Bound::Unix),
         Address::Host { .. } => Err(io::Error::new(io::ErrorKind::InvalidInput, "a listener needs an IP address")),
     }
 }
@@ -81,12 +99,6 @@ fn tcp(
     socket_options::apply(&socket, &listener.socket_options, SocketOptionState::PreBind)?;
     socket.bind(&SockAddr::from(addr))?;
     socket_options::apply(&socket, &listener.socket_options, SocketOptionState::Bound)?;
-    socket.listen(i32::try_from(listener.backlog).unwrap_or(i32::MAX))?;
-    if let Some(queue) = listener.tcp_fast_open {
-        let queue = i32::try_from(queue).unwrap_or(i32::MAX).to_ne_bytes();
-        socket_options::set(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &queue)?;
-    }
-    socket_options::apply(&socket, &listener.socket_options, SocketOptionState::Listening)?;
     Ok(socket.into())
 }
 
@@ -109,7 +121,7 @@ pub fn keepalive(k: config::TcpKeepalive) -> socket2::TcpKeepalive {
     out
 }
 
-fn unix(path: &str, mode: u32, backlog: u32) -> io::Result<std::os::unix::net::UnixListener> {
+fn unix(path: &str, mode: u32) -> io::Result<std::os::unix::net::UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
     if let Some(name) = path.strip_prefix('@') {
         socket.bind(&SockAddr::unix(format!("\0{name}"))?)?;
@@ -123,7 +135,6 @@ fn unix(path: &str, mode: u32, backlog: u32) -> io::Result<std::os::unix::net::U
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         }
     }
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket.into())
 }
 

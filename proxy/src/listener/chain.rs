@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::connection_limit::ConnectionLimit;
 use crate::app::Parts;
 use crate::config::{self, ConfigError, NetworkFilterKind};
+use crate::drain::Drain;
 use crate::http::manager::Manager;
 use crate::stats::Scope;
 use crate::tcp::proxy::TcpProxy;
@@ -25,6 +26,8 @@ pub struct Chain {
     pub gates: Vec<Gate>,
     /// What it leads to.
     pub end: End,
+    /// Begins when it, or the process, drains.
+    pub drain: Drain,
 }
 
 /// A network filter that does not end its chain.
@@ -93,7 +96,8 @@ impl Chain {
                 ConfigError { field_path: format!("transport_socket.typed_config.{}", e.field_path), ..e }
             })?),
         };
-        Ok(Chain { name: c.name.as_str().into(), tls, handshake_timeout: c.handshake_timeout, gates, end })
+        let drain = parts.drain.part();
+        Ok(Chain { name: c.name.as_str().into(), tls, handshake_timeout: c.handshake_timeout, gates, end, drain })
     }
 
     /// A connection was given to it. What it leads to counts connections from here on, as Envoy's filters are made then:

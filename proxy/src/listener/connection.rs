@@ -58,7 +58,7 @@ pub(super) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: u
             Some(Box::pin(served).await)
         }
         End::Http(manager) => {
-            http::serve(stream, manager.clone(), info, worker, drain).await;
+            http::serve(stream, manager.clone(), info, worker, chain.drain.clone()).await;
             facts
         }
         End::Direct(data) => {

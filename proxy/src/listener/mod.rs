@@ -11,9 +11,11 @@ mod connection_limit;
 mod directory;
 pub mod filters;
 mod http;
+mod manager;
 mod runtime;
 
 pub use admission::GlobalLimit;
 pub use chain::{Chain, End, Gate};
 pub use directory::Directory;
+pub use manager::{Assignment, DrainStyle, ListenerManager, Origin, Slot, Sockets};
 pub use runtime::{Listener, ListenerStats};

@@ -121,7 +121,50 @@ impl Listener {
     ///
     /// # Errors
     /// What cannot be compiled, with its path below the listener.
-    pub fn new(config: config::Listener, parts: &Parts, drain: std::time::Duration) -> Result<Arc<Self>, ConfigError> {
+    pub fn new(config: config::Listener, parts: &Parts) -> Result<Arc<Self>, ConfigError> {
+        Listener::build(config, parts, None)
+    }
+
+    /// Compiles a new version of `before` that takes over its sockets: where only filter chains differ, those that are the same
+    /// are taken over with their connections.
+    ///
+    /// # Errors
+    /// What cannot be compiled, with its path below the listener.
+    pub fn next(before: &Listener, config: config::Listener, parts: &Parts) -> Result<Arc<Self>, ConfigError> {
+        Listener::build(config, parts, Some(before))
+    }
+
+    /// Whether a listener of this configuration can accept on the sockets of `before`.
+    pub fn keeps_sockets_of(config: &config::Listener, before: &config::Listener) -> bool {
+        config.addresses == before.addresses
+            && config.bind_to_port == before.bind_to_port
+            && config.reuse_port == before.reuse_port
+            && config.transparent == before.transparent
+            && config.freebind == before.freebind
+            && config.mptcp == before.mptcp
+            && config.socket_options == before.socket_options
+            && config.exact_balance == before.exact_balance
+    }
+
+    /// Whether nothing but filter chains differs from `before`.
+    pub fn differs_in_chains_only(&self, before: &config::Listener) -> bool {
+        chains_only(&self.config, before)
+    }
+
+    /// Every filter chain, the default one last.
+    pub fn chains(&self) -> impl Iterator<Item = &Arc<Chain>> {
+        self.chains.iter().chain(&self.default_chain)
+    }
+
+    /// The filter chain of this configuration.
+    fn chain_of(&self, config: &config::FilterChain) -> Option<Arc<Chain>> {
+        let at = self.config.filter_chains.iter().position(|c| c == config);
+        let default = self.config.default_filter_chain.as_ref().filter(|c| *c == config);
+        at.and_then(|at| self.chains.get(at)).or(default.and(self.default_chain.as_ref())).cloned()
+    }
+
+    fn build(config: config::Listener, parts: &Parts, before: Option<&Listener>) -> Result<Arc<Self>, ConfigError> {
+        let reused = before.filter(|b| chains_only(&config, &b.config));
         let name = config.stat_prefix.clone().unwrap_or_else(|| {
             config.addresses.first().map_or_else(String::new, |a| a.address.to_string().replace(':', "_"))
         });
@@ -132,8 +175,9 @@ impl Listener {
             field_path: if e.field_path.is_empty() { place } else { format!("{place}.{}", e.field_path) },
             ..e
         };
-        let chain = |c: &config::FilterChain| {
-            Chain::new(c, config.per_connection_buffer_limit, parts, &stats.scope).map(Arc::new)
+        let chain = |c: &config::FilterChain| match reused.and_then(|b| b.chain_of(c)) {
+            Some(same) => Ok(same),
+            None => Chain::new(c, config.per_connection_buffer_limit, parts, &stats.scope).map(Arc::new),
         };
         let mut chains = Vec::new();
         for (i, c) in config.filter_chains.iter().enumerate() {
@@ -153,14 +197,17 @@ impl Listener {
                 &parts.connections,
                 &parts.runtime,
             ),
-            balancer: config.exact_balance.then(|| Balancer::new(parts.workers)),
+            balancer: match before {
+                Some(before) => before.balancer.clone(),
+                None => config.exact_balance.then(|| Balancer::new(parts.workers)),
+            },
             directory: config.use_original_dst.then(|| parts.listeners.clone()),
             chains,
             table,
             default_chain,
             stats,
-            stop: Drain::new(drain),
-            bound: parking_lot::Mutex::default(),
+            stop: before.map_or_else(|| parts.drain.detached(), |b| b.stop.clone()),
+            bound: parking_lot::Mutex::new(before.map(Listener::bound).unwrap_or_default()),
             config,
         }))
     }
@@ -172,4 +219,11 @@ impl Listener {
             None => self.default_chain.as_ref(),
         }
     }
+}
+
+/// Whether two listeners differ in filter chains only.
+fn chains_only(a: &config::Listener, b: &config::Listener) -> bool {
+    let without =
+        |l: &config::Listener| config::Listener { filter_chains: Vec::new(), default_filter_chain: None, ..l.clone() };
+    without(a) == without(b)
 }

@@ -9,7 +9,7 @@ use weft_proto::pb::envoy::config::cluster::v3::Cluster as PbCluster;
 use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 
 use super::ctx::{Ctx, Out};
-use super::{access_log, address, cluster, endpoint, listener, runtime, secret, stats, value};
+use super::{access_log, address, cluster, endpoint, listener, runtime, secret, source, stats, value};
 use crate::config::{
     AccessLog, AccessLogSink, Address, Admin, ApplicationLogFormat, Bootstrap, Cluster, Listener, LogFormat,
     LogTemplate, Node, Secret, SecretKind,
@@ -23,6 +23,7 @@ pub(super) fn bootstrap(c: &Ctx<'_>, b: &pb::Bootstrap, node: Node) -> Out<Boots
     let clusters = clusters(&here, &resources.clusters);
     let listeners = listeners(&here, &resources);
     let admin = c.opt("admin", &b.admin, admin);
+    let dynamic = c.opt("dynamic_resources", &b.dynamic_resources, source::dynamic);
     let runtime_layers = runtime::layers(c, &b.layered_runtime);
     let stats = c.opt("stats_config", &b.stats_config, stats::stats_config);
     let manager = c.opt("cluster_manager", &b.cluster_manager, |c, m| cluster_manager(c, m, &resources.clusters));
@@ -46,6 +47,7 @@ pub(super) fn bootstrap(c: &Ctx<'_>, b: &pb::Bootstrap, node: Node) -> Out<Boots
         listeners: listeners?,
         clusters,
         secrets: secrets?,
+        dynamic: dynamic?.unwrap_or_default(),
         runtime_layers: runtime_layers?,
         stats: stats?.unwrap_or_default(),
         local_cluster_name: manager.local_cluster_name,

@@ -120,7 +120,7 @@ fn fits(c: &Ctx<'_>, discovery: &Discovery, lb: &LbPolicy) -> Out<()> {
                 lb::name(lb)
             )
         }),
-        Discovery::Static | Discovery::StrictDns(_) | Discovery::LogicalDns(_) | Discovery::Eds(_) => {
+        Discovery::Static | Discovery::StrictDns(_) | Discovery::LogicalDns(_) | Discovery::Eds { .. } => {
             here.ensure(!decides, || {
                 "cluster: LB policy CLUSTER_PROVIDED is not valid for a cluster that provides no balancer of its own".into()
             })

@@ -12,7 +12,7 @@ use weft_proto::pb::envoy::r#type::metadata::v3 as metadata;
 use weft_proto::pb::google::protobuf as wkt;
 
 use super::ctx::{Ctx, Out, type_name};
-use super::{address, headers, value};
+use super::{address, headers, source, value};
 use crate::config::{BackOffRange, Discovery, DnsFamily, DnsOptions, MetadataKey};
 
 /// **Source**: `Cluster.dns_refresh_rate`.
@@ -66,21 +66,13 @@ fn custom(c: &Ctx<'_>, t: &pb::cluster::CustomClusterType, any: &wkt::Any) -> Ou
 }
 
 fn eds(c: &Ctx<'_>, p: &pb::Cluster) -> Out<Discovery> {
-    use core::config_source::ConfigSourceSpecifier as S;
     let Some(eds) = &p.eds_cluster_config else {
         return c.field("eds_cluster_config").refuse("cannot create an EDS cluster without an EDS config");
     };
     let c = c.field("eds_cluster_config");
-    let source = c.required("eds_config", &eds.eds_config, |c, source| match &source.config_source_specifier {
-        None => c.refuse("a config source is required"),
-        Some(S::Ads(_)) => Ok(()),
-        Some(S::Path(_)) => c.field("path").unsupported("endpoints from a file"),
-        Some(S::PathConfigSource(_)) => c.field("path_config_source").unsupported("endpoints from a file"),
-        Some(S::ApiConfigSource(_)) => c.field("api_config_source").unsupported("endpoints from a server of their own"),
-        Some(S::Self_(_)) => c.field("self").unsupported("endpoints from a server of their own"),
-    });
-    source?;
-    Ok(Discovery::Eds(if eds.service_name.is_empty() { p.name.clone() } else { eds.service_name.clone() }))
+    let source = c.required("eds_config", &eds.eds_config, source::server)?;
+    let service_name = if eds.service_name.is_empty() { p.name.clone() } else { eds.service_name.clone() };
+    Ok(Discovery::Eds { service_name, source })
 }
 
 fn cluster_original_dst(c: &Ctx<'_>, p: &pb::Cluster) -> Out<Discovery> {

@@ -7,10 +7,10 @@ use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager
 
 use super::ctx::{Ctx, Out};
 use super::tcp_proxy::at_least_1_ms;
-use super::{access_log, address, hcm_extensions, headers, http_filter, http_options, route_config, value};
+use super::{access_log, address, hcm_extensions, headers, http_filter, http_options, route_config, source, value};
 use crate::config::{
     ClientCertDetails, CodecType, EscapedSlashes, ForwardClientCert, HttpConnectionManager, InternalAddresses,
-    LocalReplyConfig, ProxyStatus, ResponseMapper, RouteConfig, SchemeTransformation, ServerHeader, StripPort,
+    LocalReplyConfig, ProxyStatus, Rds, ResponseMapper, RouteConfig, SchemeTransformation, ServerHeader, StripPort,
     UpgradeConfig,
 };
 
@@ -49,6 +49,7 @@ pub(super) fn hcm(c: &Ctx<'_>, m: &pb::HttpConnectionManager) -> Out<HttpConnect
             Slashes::UnescapeAndRedirect => EscapedSlashes::UnescapeAndRedirect,
             Slashes::UnescapeAndForward => EscapedSlashes::UnescapeAndForward,
         };
+    let (routes, rds) = routes?;
     let (forward_client_cert, client_cert_details) = client_cert(c, m)?;
     let server_name = if m.server_name.is_empty() { "envoy" } else { &m.server_name };
     headers::plain_value(&c.field("server_name"), server_name)?;
@@ -62,7 +63,8 @@ pub(super) fn hcm(c: &Ctx<'_>, m: &pb::HttpConnectionManager) -> Out<HttpConnect
     Ok(HttpConnectionManager {
         stat_prefix: stat_prefix?,
         codec: codec?,
-        routes: routes?,
+        routes,
+        rds,
         filters: filters?,
         http1: http1?.unwrap_or_default(),
         http2: http2?.unwrap_or_default(),
@@ -130,14 +132,20 @@ fn codec(c: &Ctx<'_>, codec: i32) -> Out<CodecType> {
     }
 }
 
-fn routes(c: &Ctx<'_>, m: &pb::HttpConnectionManager) -> Out<RouteConfig> {
+/// The routes of the connection manager itself, or where they are discovered.
+fn routes(c: &Ctx<'_>, m: &pb::HttpConnectionManager) -> Out<(RouteConfig, Option<Rds>)> {
     use pb::http_connection_manager::RouteSpecifier as R;
     match &m.route_specifier {
         None => c.refuse("a route specifier is required: route_config"),
         Some(R::RouteConfig(r)) => {
-            route_config::route_config(&c.field("route_config"), r, route_config::Source::Static)
+            Ok((route_config::route_config(&c.field("route_config"), r, route_config::Source::Static)?, None))
         }
-        Some(R::Rds(_)) => c.field("rds").unsupported("route discovery"),
+        Some(R::Rds(r)) => {
+            let c = c.field("rds");
+            let name = c.non_empty("route_config_name", &r.route_config_name)?;
+            let source = c.required("config_source", &r.config_source, source::server)?;
+            Ok((RouteConfig::default(), Some(Rds { name, source })))
+        }
         Some(R::ScopedRoutes(_)) => c.field("scoped_routes").unsupported("scoped routing"),
     }
 }

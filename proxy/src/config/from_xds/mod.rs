@@ -39,6 +39,7 @@ mod route_config;
 mod route_match;
 mod runtime;
 mod secret;
+mod source;
 mod stats;
 mod tcp_proxy;
 mod tls;
@@ -72,6 +73,17 @@ pub struct Environment {
     pub clusters: Option<HashSet<String>>,
     /// Static secrets that TLS contexts may name; absent: not known, so not checked.
     pub secrets: Option<HashSet<(SecretType, String)>>,
+}
+
+impl Environment {
+    /// What discovered configuration finds in a bootstrap.
+    pub fn of(bootstrap: &Bootstrap) -> Self {
+        Environment {
+            node_id: bootstrap.node.id.clone(),
+            clusters: Some(bootstrap.clusters.iter().map(|c| c.name.clone()).collect()),
+            secrets: Some(bootstrap.secrets.iter().map(|s| (secret::kind(&s.kind), s.name.clone())).collect()),
+        }
+    }
 }
 
 /// What a secret is asked for as. Two of different types may share a name.
@@ -176,7 +188,7 @@ pub fn route_config(r: &PbRouteConfiguration, env: &Environment) -> Result<Conve
 pub fn load_assignment(a: &PbLoadAssignment, env: &Environment) -> Result<Converted<LoadAssignment>, Rejected> {
     run(env, &a.cluster_name, |c| {
         let assignment = endpoint::load_assignment(c, a)?;
-        endpoint::fits(c, &super::Discovery::Eds(a.cluster_name.clone()), &assignment)?;
+        endpoint::fits(c, &super::Discovery::Static, &assignment)?;
         Ok(assignment)
     })
 }

@@ -18,6 +18,16 @@ pub(super) fn key(s: &tls::Secret) -> Option<(SecretType, String)> {
     Some((kind, s.name.clone()))
 }
 
+/// What a secret is asked for as.
+pub(super) fn kind(kind: &SecretKind) -> SecretType {
+    match kind {
+        SecretKind::Certificate(_) => SecretType::Certificate,
+        SecretKind::Validation(_) => SecretType::Validation,
+        SecretKind::TicketKeys(_) => SecretType::TicketKeys,
+        SecretKind::Generic(_) => SecretType::Generic,
+    }
+}
+
 /// A named secret.
 pub(super) fn secret(c: &Ctx<'_>, s: &tls::Secret) -> Out<Secret> {
     use tls::secret::Type as T;

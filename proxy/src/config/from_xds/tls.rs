@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use weft_proto::pb::envoy::config::core::v3 as core;
 use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 
 use super::ctx::{Ctx, Out};
-use super::{SecretType, address, secret, tls_validation, value};
+use super::{SecretType, address, secret, source, tls_validation, value};
 use crate::config::{
-    CertificateSource, CertificateValidation, CommonTls, DownstreamTls, KeyLog, SdsConfig, SdsSource, TlsParams,
-    TlsVersion, UpstreamTls, ValidationSource,
+    CertificateSource, CertificateValidation, CommonTls, ConfigSource, DownstreamTls, KeyLog, SdsConfig, SdsSource,
+    Source, TlsParams, TlsVersion, UpstreamTls, ValidationSource,
 };
 
 /// What differs between the sides.
@@ -247,7 +246,6 @@ fn trust_for_names(c: &Ctx<'_>, v: &CertificateValidation) -> Out<()> {
 
 /// Where a secret comes from: the bootstrap if nothing else is said.
 fn sds_source(c: &Ctx<'_>, s: &tls::SdsSecretConfig, kind: SecretType) -> Out<SdsSource> {
-    use core::config_source::ConfigSourceSpecifier as S;
     let name = c.non_empty("name", &s.name)?;
     let config = match s.sds_config.as_ref() {
         None => {
@@ -258,29 +256,12 @@ fn sds_source(c: &Ctx<'_>, s: &tls::SdsSecretConfig, kind: SecretType) -> Out<Sd
             })?;
             SdsConfig::Static
         }
-        Some(source) => {
-            let c = c.field("sds_config");
-            match &source.config_source_specifier {
-                None => return c.refuse("a config source is required"),
-                Some(S::Path(path)) => SdsConfig::File { path: c.non_empty("path", path)?, watched_directory: None },
-                Some(S::PathConfigSource(p)) => {
-                    let c = c.field("path_config_source");
-                    SdsConfig::File {
-                        path: c.non_empty("path", &p.path)?,
-                        watched_directory: c.opt(
-                            "watched_directory",
-                            &p.watched_directory,
-                            value::watched_directory,
-                        )?,
-                    }
-                }
-                Some(S::ApiConfigSource(_)) => {
-                    return c.field("api_config_source").unsupported("a secret from a server");
-                }
-                Some(S::Ads(_)) => return c.field("ads").unsupported("a secret from a server"),
-                Some(S::Self_(_)) => return c.field("self").unsupported("a secret from a server"),
+        Some(s) => match source::config_source(&c.field("sds_config"), s)? {
+            ConfigSource { from: Source::File { path, watched_directory }, .. } => {
+                SdsConfig::File { path, watched_directory }
             }
-        }
+            discovered => SdsConfig::Discovered(discovered),
+        },
     };
     Ok(SdsSource { name, config })
 }

@@ -1,6 +1,7 @@
 //! Route tables: compiled once, then read by every request without a lock.
 
 mod action;
+mod discovered;
 mod matcher;
 mod stats;
 mod table;
@@ -8,6 +9,7 @@ mod table;
 pub(crate) use table::value as header_value;
 
 pub use action::{Forward, Redirect, Target};
+pub use discovered::{DiscoveredRoutes, Routes};
 pub(crate) use matcher::{header_matches, values_match};
 pub use stats::{RouteStats, VirtualCluster, VirtualClusters};
 pub use table::{Entry, Found, Kind, RouteTable, VirtualHost};

@@ -115,6 +115,8 @@ pub struct RouteTable {
     ignore_port: bool,
     ignore_parameters: bool,
     vhost_header: String,
+    /// Headers that no client may set.
+    pub internal_only_headers: Vec<String>,
 }
 
 /// What a look-up found.
@@ -142,6 +144,7 @@ impl RouteTable {
             ignore_port: config.ignore_port_in_host_matching,
             ignore_parameters: config.ignore_path_parameters,
             vhost_header: config.vhost_header.clone(),
+            internal_only_headers: config.internal_only_headers.clone(),
         };
         for (i, vhost) in config.virtual_hosts.iter().enumerate() {
             let host = compile_host(config, vhost, &root, chain, parts).map_err(|e| ConfigError {

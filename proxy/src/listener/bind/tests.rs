@@ -37,7 +37,9 @@ fn listener() -> config::Listener {
 }
 
 fn open(listener: &config::Listener) -> io::Result<std::net::TcpListener> {
-    match bind(listener, &listener.addresses[0])? {
+    let bound = bind(listener, &listener.addresses[0])?;
+    bound.listen(listener)?;
+    match bound {
         Bound::Tcp(l) => Ok(l),
         Bound::Unix(_) => unreachable!("an IP address was given"),
     }

@@ -26,7 +26,7 @@ use super::stats::TlsStats;
 use super::validator::{NameRules, Validator};
 use super::verify::PeerVerifier;
 use super::{names, session};
-use crate::config::{ConfigError, TlsVersion, UpstreamTls};
+use crate::config::{ConfigError, Source, TlsVersion, UpstreamTls};
 use crate::stats::{Gauge, Scope};
 use crate::stream_info::{PeerAddr, TlsInfo};
 use crate::transport::Stream;
@@ -249,6 +249,10 @@ impl Rotate for ClientTls {
     fn watches(&self) -> Vec<Watch> {
         let pending = self.pending.lock().clone();
         self.current.load().as_ref().map_or(pending, |s| s.watches.clone())
+    }
+
+    fn uses(&self, from: &Source, name: &str) -> bool {
+        self.config.common.secrets().any(|secret| secret.is(from, name))
     }
 
     fn certificates(&self, now: SystemTime) -> ContextCertificates {

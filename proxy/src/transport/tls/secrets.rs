@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::context::ContextCertificates;
 use super::inputs::Watch;
-use crate::config::{ConfigError, SdsConfig, SdsSource, Secret};
+use crate::config::{ConfigError, SdsConfig, SdsSource, Secret, Source};
 use crate::stats::{Counter, Scope};
 
 /// Reads the secrets of a file: a `DiscoveryResponse` or a list of resources.
@@ -33,6 +33,9 @@ pub(super) trait Rotate: Send + Sync {
     /// Where its material may change.
     fn watches(&self) -> Vec<Watch>;
 
+    /// Whether it is built of this secret of a management server.
+    fn uses(&self, from: &Source, name: &str) -> bool;
+
     /// What `/certs` shows of it.
     fn certificates(&self, now: SystemTime) -> ContextCertificates;
 }
@@ -43,6 +46,8 @@ pub struct SecretProvider {
     load: SecretLoader,
     scope: Scope,
     files: Mutex<HashMap<PathBuf, File>>,
+    /// Those that management servers deliver.
+    discovered: Mutex<HashMap<(Source, String), Arc<Secret>>>,
     contexts: Mutex<Vec<Weak<dyn Rotate>>>,
     /// Tells the watcher of further directories, once there is one.
     directories: Mutex<Option<mpsc::UnboundedSender<PathBuf>>>,
@@ -86,6 +91,7 @@ impl SecretProvider {
             load,
             scope,
             files: Mutex::default(),
+            discovered: Mutex::default(),
             contexts: Mutex::default(),
             directories: Mutex::default(),
         })
@@ -103,6 +109,7 @@ impl SecretProvider {
                 .cloned()
                 .map(Some)
                 .ok_or_else(|| ConfigError::at("", format!("Unknown static secret: {}", source.name))),
+            SdsConfig::Discovered(from) => Ok(self.discovered(&from.from, &source.name)),
             SdsConfig::File { path, .. } => {
                 if !Path::new(path).exists() {
                     let reason = format!("paths must refer to an existing path in the system: '{path}' does not exist");
@@ -111,6 +118,37 @@ impl SecretProvider {
                 Ok(self.delivered(Path::new(path), source))
             }
         }
+    }
+
+    /// A secret that a management server has delivered.
+    pub fn discovered(&self, from: &Source, name: &str) -> Option<Arc<Secret>> {
+        self.discovered.lock().get(&(from.clone(), name.to_owned())).cloned()
+    }
+
+    /// A management server has delivered a secret: what is built of it is built anew.
+    ///
+    /// # Errors
+    /// A context cannot be built of it. Everything is as before.
+    pub fn deliver(&self, from: &Source, secret: Secret) -> Result<(), ConfigError> {
+        let key = (from.clone(), secret.name.clone());
+        let before = self.discovered.lock().insert(key.clone(), Arc::new(secret));
+        let concerned: Vec<_> = self.live().into_iter().filter(|c| c.uses(from, &key.1)).collect();
+        let mut failed = None;
+        for context in &concerned {
+            match context.rotate(self) {
+                Ok(true) => self.announce(&context.watches()),
+                Ok(false) => {}
+                Err(e) => failed = Some(e),
+            }
+        }
+        let Some(error) = failed else { return Ok(()) };
+        match before {
+            Some(before) => self.discovered.lock().insert(key, before),
+            None => self.discovered.lock().remove(&key),
+        };
+        // Those that could use it go back; they were good with what was there before.
+        concerned.iter().for_each(|context| drop(context.rotate(self)));
+        Err(error)
     }
 
     fn delivered(&self, path: &Path, source: &SdsSource) -> Option<Arc<Secret>> {
@@ -250,7 +288,7 @@ impl std::fmt::Debug for SecretProvider {
 /// What means that a secret's file has changed.
 pub(super) fn watch_of(source: &SdsSource) -> Option<Watch> {
     match &source.config {
-        SdsConfig::Static => None,
+        SdsConfig::Static | SdsConfig::Discovered(_) => None,
         SdsConfig::File { watched_directory: Some(dir), .. } => Some(Watch::directory(Path::new(dir))),
         SdsConfig::File { path, .. } => Watch::file(Path::new(path)),
     }

@@ -27,7 +27,7 @@ use super::tickets::Ticketer;
 use super::validator::Validator;
 use super::verify::PeerVerifier;
 use super::{names, reason, session};
-use crate::config::{ConfigError, DownstreamTls, TlsVersion};
+use crate::config::{ConfigError, DownstreamTls, Source, TlsVersion};
 use crate::stats::{Gauge, Scope};
 use crate::stream_info::TlsInfo;
 use crate::transport::Stream;
@@ -316,6 +316,10 @@ impl Rotate for ServerTls {
     fn watches(&self) -> Vec<Watch> {
         let pending = self.pending.lock().clone();
         self.current.load().as_ref().map_or(pending, |s| s.watches.clone())
+    }
+
+    fn uses(&self, from: &Source, name: &str) -> bool {
+        self.config.common.secrets().any(|secret| secret.is(from, name))
     }
 
     fn certificates(&self, now: SystemTime) -> ContextCertificates {

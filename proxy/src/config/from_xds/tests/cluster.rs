@@ -170,9 +170,16 @@ fn original_dst_clusters() {
 #[test]
 fn eds_clusters() {
     let eds = |source: Value| with(json!({ "type": "EDS", "load_assignment": null, "eds_cluster_config": source }));
-    assert_eq!(eds(json!({ "eds_config": { "ads": {} } })).cluster().discovery, Discovery::Eds("c".into()));
+    let discovered = |name: &str| Discovery::Eds {
+        service_name: name.into(),
+        source: crate::config::ConfigSource {
+            from: crate::config::Source::Ads,
+            initial_fetch_timeout: Some(Duration::from_secs(15)),
+        },
+    };
+    assert_eq!(eds(json!({ "eds_config": { "ads": {} } })).cluster().discovery, discovered("c"));
     let named = json!({ "eds_config": { "ads": {} }, "service_name": "s" });
-    assert_eq!(eds(named).cluster().discovery, Discovery::Eds("s".into()));
+    assert_eq!(eds(named).cluster().discovery, discovered("s"));
     eds(Value::Null).refused("$cluster.eds_cluster_config", "cannot create an EDS cluster without an EDS config");
 }
 

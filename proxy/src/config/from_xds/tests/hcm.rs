@@ -197,6 +197,6 @@ fn fields_that_exclude_each_other() {
     );
     Doc::new()
         .set("$hcm.route_config", Value::Null)
-        .set("$hcm.rds", json!({ "route_config_name": "r", "config_source": { "ads": {} } }))
-        .refused("$hcm.rds", "route discovery is not supported");
+        .set("$hcm.rds", json!({ "route_config_name": "r", "config_source": {} }))
+        .refused("$hcm.rds.config_source", "Missing config source specifier in envoy::config::core::v3::ConfigSource");
 }

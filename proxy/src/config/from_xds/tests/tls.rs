@@ -122,9 +122,9 @@ fn secrets_by_name_and_file() {
             &format!("{COMMON}.validation_context_sds_secret_config.name"),
             "Unknown static certificate validation context: cert",
         );
-    named(json!({ "validation_context_sds_secret_config": { "name": "x", "sds_config": { "ads": {} } } })).refused(
-        &format!("{COMMON}.validation_context_sds_secret_config.sds_config.ads"),
-        "a secret from a server is not supported",
+    named(json!({ "validation_context_sds_secret_config": { "name": "x", "sds_config": { "self": {} } } })).refused(
+        &format!("{COMMON}.validation_context_sds_secret_config.sds_config.self"),
+        "Missing config source specifier in envoy::config::core::v3::ConfigSource",
     );
 }
 

@@ -1,0 +1,439 @@
+//! One stream of discovery, without input or output: what to ask for, what an answer means, what to answer.
+//!
+//! A [`Mux`] knows what is subscribed to, by kind, and what the server was told on this stream. Messages go in as bytes and come
+//! out as bytes; requests are made when they are taken ([`Mux::next_request`]), so that changes that happen together become one
+//! request, and nothing waits in a queue but the names of kinds. Both variants of the protocol are here: state of the world and
+//! delta differ in how a request is made and what an answer holds. Must not know: what resources mean, and who carries bytes.
+
+mod delta;
+mod sotw;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weft_proto::pb::envoy::config::core::v3::Node;
+use weft_proto::pb::google::protobuf::Any;
+use weft_proto::pb::google::rpc::Status;
+
+use super::kind::Kind;
+
+/// gRPC's INTERNAL: what Envoy says in every NACK.
+const NACK_CODE: i32 = 13;
+/// Bounds the text of a NACK: it travels with every resource that was wrong.
+const MAX_NACK_TEXT: usize = 4096;
+
+/// A stream.
+pub struct Mux {
+    delta: bool,
+    node: Node,
+    node_on_first_only: bool,
+    kinds: BTreeMap<Kind, Subscription>,
+    /// Kinds that were subscribed to, first ones first: a new stream asks in this order.
+    order: Vec<Kind>,
+    /// Kinds with something to say.
+    queue: VecDeque<Kind>,
+    connected: bool,
+    /// Nothing was said on this stream yet.
+    silent: bool,
+    control_plane: String,
+}
+
+/// What is known of one kind.
+#[derive(Default)]
+struct Subscription {
+    names: BTreeSet<String>,
+    wildcard: bool,
+    /// Its requests are held back.
+    held: bool,
+    /// It was asked for on this stream.
+    asked: bool,
+    /// An answer to the last response.
+    answer: Option<Answer>,
+    /// Last nonce of this stream.
+    nonce: String,
+    /// Version of the last response accepted as a whole (state of the world).
+    version: String,
+    /// Versions of what is held (delta).
+    versions: BTreeMap<String, String>,
+    /// Names that the server is still to be told of (delta).
+    subscribe: BTreeSet<String>,
+    /// Names that it is still to be told not to send (delta).
+    unsubscribe: BTreeSet<String>,
+    expiry: BTreeMap<String, Instant>,
+}
+
+struct Answer {
+    nonce: String,
+    error: Option<Status>,
+}
+
+/// A response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Update {
+    /// Of what.
+    pub kind: Kind,
+    /// Its version as the server calls it.
+    pub version: String,
+    /// To be answered with.
+    pub nonce: String,
+    /// Resources that are new or changed.
+    pub resources: Vec<Resource>,
+    /// Names of those that are gone (delta).
+    pub removed: Vec<String>,
+    /// `resources` are all there are: others are gone.
+    pub complete: bool,
+    /// What is wrong with the response itself.
+    pub problems: Vec<String>,
+}
+
+/// A resource of a response.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// Name.
+    pub name: String,
+    /// Its own version, or the response's.
+    pub version: String,
+    /// The message.
+    pub body: Any,
+}
+
+/// What a message was.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Received {
+    /// A response; to be answered by [`Mux::answer`].
+    Update(Update),
+    /// Nothing for us, and why.
+    Ignored(String),
+}
+
+/// The server does not speak the protocol: the stream is to be closed.
+#[derive(Debug, thiserror::Error)]
+#[error("undecodable message: {0}")]
+pub struct Undecodable(#[from] prost::DecodeError);
+
+impl Mux {
+    /// A stream that is not connected.
+    pub fn new(delta: bool, node: Node, node_on_first_only: bool) -> Self {
+        Mux {
+            delta,
+            node,
+            node_on_first_only,
+            kinds: BTreeMap::new(),
+            order: Vec::new(),
+            queue: VecDeque::new(),
+            connected: false,
+            silent: true,
+            control_plane: String::new(),
+        }
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut Subscription {
+        if !self.order.contains(&kind) {
+            self.order.push(kind);
+        }
+        self.kinds.entry(kind).or_default()
+    }
+
+    fn say(&mut self, kind: Kind) {
+        if self.connected && !self.queue.contains(&kind) {
+            self.queue.push_back(kind);
+        }
+    }
+
+    /// Subscribes to all of a kind.
+    pub fn watch_all(&mut self, kind: Kind) {
+        if !std::mem::replace(&mut self.of(kind).wildcard, true) {
+            self.say(kind);
+        }
+    }
+
+    /// Subscribes to a resource.
+    pub fn watch(&mut self, kind: Kind, name: &str) {
+        let delta = self.delta;
+        let s = self.of(kind);
+        if s.names.insert(name.to_owned()) {
+            if delta && !s.unsubscribe.remove(name) {
+                s.subscribe.insert(name.to_owned());
+            }
+            self.say(kind);
+        }
+    }
+
+    /// No longer subscribes to a resource.
+    pub fn unwatch(&mut self, kind: Kind, name: &str) {
+        let delta = self.delta;
+        let s = self.of(kind);
+        s.versions.remove(name);
+        s.expiry.remove(name);
+        if s.names.remove(name) {
+            if delta && !s.subscribe.remove(name) {
+                s.unsubscribe.insert(name.to_owned());
+            }
+            self.say(kind);
+        }
+    }
+
+    /// Asks for a kind once more: it is needed although nothing about the subscription changed. Delta knows no such question.
+    pub fn ask_again(&mut self, kind: Kind) {
+        if !self.delta && self.kinds.get(&kind).is_some_and(|s| s.asked) {
+            self.say(kind);
+        }
+    }
+
+    /// Whether anything of a kind is subscribed to.
+    pub fn watches(&self, kind: Kind) -> bool {
+        self.kinds.get(&kind).is_some_and(|s| s.wildcard || !s.names.is_empty())
+    }
+
+    /// Holds requests of a kind back, answers too, or lets them go.
+    pub fn hold(&mut self, kind: Kind, held: bool) {
+        if let Some(s) = self.kinds.get_mut(&kind) {
+            s.held = held;
+        }
+    }
+
+    /// There is a stream: everything subscribed to is asked for.
+    pub fn connected(&mut self) {
+        self.disconnected();
+        self.connected = true;
+        for kind in self.order.clone() {
+            if self.watches(kind) {
+                self.say(kind);
+            }
+        }
+    }
+
+    /// The stream is gone. What was accepted stays known.
+    pub fn disconnected(&mut self) {
+        (self.connected, self.silent) = (false, true);
+        self.queue.clear();
+        for s in self.kinds.values_mut() {
+            (s.asked, s.answer) = (false, None);
+            s.nonce.clear();
+            s.unsubscribe.clear();
+            if self.delta {
+                s.subscribe.clone_from(&s.names);
+            }
+        }
+    }
+
+    /// Whether there is a stream.
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Who the server says it is.
+    pub fn control_plane(&self) -> &str {
+        &self.control_plane
+    }
+
+    /// Whether [`Mux::next_request`] has something.
+    pub fn has_next(&self) -> bool {
+        self.queue.iter().any(|kind| self.kinds.get(kind).is_some_and(|s| !s.held))
+    }
+
+    /// The next request.
+    pub fn next_request(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let at = self.queue.iter().position(|kind| self.kinds.get(kind).is_some_and(|s| !s.held))?;
+            let kind = self.queue.remove(at)?;
+            let s = self.kinds.get_mut(&kind)?;
+            let node = (self.silent || !self.node_on_first_only).then(|| self.node.clone());
+            let request = if self.delta { delta::request(kind, s, node) } else { sotw::request(kind, s, node) };
+            if let Some(request) = request {
+                (s.asked, self.silent) = (true, false);
+                return Some(request);
+            }
+        }
+    }
+
+    /// A message from the server.
+    ///
+    /// # Errors
+    /// It is none of the protocol.
+    pub fn received(&mut self, message: &[u8], now: Instant) -> Result<Received, Undecodable> {
+        let decoded = if self.delta { delta::response(message)? } else { sotw::response(message)? };
+        if let Some(id) = decoded.control_plane {
+            self.control_plane = id;
+        }
+        let Some(kind) = Kind::of(&decoded.type_url) else {
+            return Ok(Received::Ignored(format!("unknown type URL '{}'", decoded.type_url)));
+        };
+        let Some(s) = self.kinds.get_mut(&kind).filter(|s| s.asked) else {
+            return Ok(Received::Ignored(format!("nobody asked for {}", decoded.type_url)));
+        };
+        s.nonce.clone_from(&decoded.update_nonce);
+        let mut update = Update {
+            kind,
+            version: decoded.version,
+            nonce: decoded.update_nonce,
+            resources: Vec::with_capacity(decoded.resources.len()),
+            removed: decoded.removed,
+            complete: !self.delta && kind.is_whole(),
+            problems: Vec::new(),
+        };
+        let mut seen = BTreeSet::new();
+        for (i, wrapped) in decoded.resources.into_iter().enumerate() {
+            match wrapped.open(kind, &update.version) {
+                Err(problem) => update.problems.push(format!("resources[{i}]: {problem}")),
+                Ok((resource, life)) => {
+                    s.lives_until(&life.name, life.ttl.map(|ttl| now + ttl));
+                    match resource {
+                        // A sign of life: nothing changed.
+                        None => update.complete = false,
+                        Some(r) if !seen.insert(r.name.clone()) => {
+                            update.problems.push(format!("{}: duplicate resource {} found", r.name, r.name));
+                        }
+                        Some(r) => update.resources.push(r),
+                    }
+                }
+            }
+        }
+        Ok(Received::Update(update))
+    }
+
+    /// Answers a response: with `Err` it is refused, for these reasons. `used` and `removed` are what is in force because of it.
+    pub fn answer(&mut self, update: &Answered, verdict: Result<(), String>) {
+        let delta = self.delta;
+        let s = self.of(update.kind);
+        let error = match verdict {
+            Ok(()) => {
+                if delta {
+                    s.versions.extend(update.used.iter().cloned());
+                } else {
+                    s.version.clone_from(&update.version);
+                }
+                None
+            }
+            Err(text) => Some(Status { code: NACK_CODE, message: shorten(text), details: Vec::new() }),
+        };
+        for name in &update.removed {
+            s.versions.remove(name);
+            s.expiry.remove(name);
+        }
+        s.answer = Some(Answer { nonce: update.nonce.clone(), error });
+        self.say(update.kind);
+    }
+
+    /// Resources whose time to live is over.
+    pub fn expired(&mut self, now: Instant) -> Vec<(Kind, String)> {
+        let mut out = Vec::new();
+        for (kind, s) in &mut self.kinds {
+            let over: Vec<_> = s.expiry.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+            for name in over {
+                s.expiry.remove(&name);
+                s.versions.remove(&name);
+                out.push((*kind, name));
+            }
+        }
+        out
+    }
+
+    /// When the next of them ends.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.kinds.values().flat_map(|s| s.expiry.values()).min().copied()
+    }
+}
+
+impl Subscription {
+    fn lives_until(&mut self, name: &str, until: Option<Instant>) {
+        match until {
+            Some(at) => self.expiry.insert(name.to_owned(), at),
+            None => self.expiry.remove(name),
+        };
+    }
+}
+
+/// What an answer needs to know of the response it is for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answered {
+    /// Of what.
+    pub kind: Kind,
+    /// The response's version.
+    pub version: String,
+    /// The response's nonce.
+    pub nonce: String,
+    /// Resources with their versions, to be named after a reconnect.
+    pub used: Vec<(String, String)>,
+    /// Resources that are gone.
+    pub removed: Vec<String>,
+}
+
+impl From<&Update> for Answered {
+    fn from(update: &Update) -> Self {
+        Answered {
+            kind: update.kind,
+            version: update.version.clone(),
+            nonce: update.nonce.clone(),
+            used: update.resources.iter().map(|r| (r.name.clone(), r.version.clone())).collect(),
+            removed: update.removed.clone(),
+        }
+    }
+}
+
+/// A response of either variant.
+struct Decoded {
+    type_url: String,
+    version: String,
+    update_nonce: String,
+    resources: Vec<Wrapped>,
+    removed: Vec<String>,
+    control_plane: Option<String>,
+}
+
+/// A resource as it came; alone, it has but its body.
+#[derive(Default)]
+struct Wrapped {
+    name: String,
+    version: String,
+    ttl: Option<weft_proto::pb::google::protobuf::Duration>,
+    body: Option<Any>,
+}
+
+impl From<weft_proto::pb::envoy::service::discovery::v3::Resource> for Wrapped {
+    fn from(r: weft_proto::pb::envoy::service::discovery::v3::Resource) -> Self {
+        Wrapped { name: r.name, version: r.version, ttl: r.ttl, body: r.resource }
+    }
+}
+
+/// A time to live, and whose it is.
+struct Life {
+    name: String,
+    ttl: Option<Duration>,
+}
+
+impl Wrapped {
+    /// The resource (none: only a sign of life) and how long it lives.
+    fn open(self, kind: Kind, version: &str) -> Result<(Option<Resource>, Life), String> {
+        let Wrapped { name: named, version: own, ttl, body } = self;
+        let ttl = ttl.and_then(|ttl| weft_proto::wkt::duration(&ttl).ok());
+        let version = if own.is_empty() { version.to_owned() } else { own };
+        let Some(body) = body else { return Ok((None, Life { name: named, ttl })) };
+        if Kind::of(&body.type_url) != Some(kind) {
+            return Err(format!("type URL {} does not match expected type {}", body.type_url, kind.type_url()));
+        }
+        let Some(own) = super::kind::resource_name(&body.value) else {
+            return Err(format!("cannot be decoded as {}", kind.type_url()));
+        };
+        if !named.is_empty() && !own.is_empty() && named != own {
+            return Err(format!("'{named}' holds a resource of another name: '{own}'"));
+        }
+        let name = if own.is_empty() { named } else { own };
+        Ok((Some(Resource { name: name.clone(), version, body }), Life { name, ttl }))
+    }
+}
+
+fn shorten(mut text: String) -> String {
+    if text.len() > MAX_NACK_TEXT {
+        let mut end = MAX_NACK_TEXT;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

@@ -1,0 +1,80 @@
+//! What a piece of configuration refers to that is discovered elsewhere.
+
+use std::collections::BTreeSet;
+
+use crate::config::{
+    Cluster, ClusterSpecifier, ConfigSource, DownstreamTransport, Listener, Mirror, NetworkFilterKind, Rds,
+    RouteConfig, RouteKind, SdsConfig, SdsSource, UpstreamTransport,
+};
+
+/// Discovered secrets of a cluster.
+pub(super) fn cluster_secrets(c: &Cluster) -> Vec<(&str, &ConfigSource)> {
+    let all = c.transport_matches.iter().map(|m| &m.transport).chain([&c.transport]);
+    all.flat_map(upstream).filter_map(discovered).collect()
+}
+
+fn upstream(t: &UpstreamTransport) -> Vec<&SdsSource> {
+    match t {
+        UpstreamTransport::Plaintext => Vec::new(),
+        UpstreamTransport::Tls(tls) => tls.common.secrets().collect(),
+        UpstreamTransport::ProxyProtocol { inner, .. } => upstream(inner),
+    }
+}
+
+/// Discovered secrets of a listener.
+pub(super) fn listener_secrets(l: &Listener) -> Vec<(&str, &ConfigSource)> {
+    let all = l.filter_chains.iter().chain(&l.default_filter_chain);
+    let contexts = all.filter_map(|c| match &c.transport {
+        DownstreamTransport::Plaintext => None,
+        DownstreamTransport::Tls(tls) => Some(&tls.common),
+    });
+    contexts.flat_map(|c| c.secrets()).filter_map(discovered).collect()
+}
+
+fn discovered(s: &SdsSource) -> Option<(&str, &ConfigSource)> {
+    match &s.config {
+        SdsConfig::Discovered(source) => Some((&s.name, source)),
+        SdsConfig::Static | SdsConfig::File { .. } => None,
+    }
+}
+
+/// Discovered routes of a listener.
+pub(super) fn listener_routes(l: &Listener) -> Vec<&Rds> {
+    let filters = l.filter_chains.iter().chain(&l.default_filter_chain).flat_map(|c| &c.filters);
+    filters
+        .filter_map(|f| match &f.kind {
+            NetworkFilterKind::Http(h) => h.rds.as_ref(),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Clusters that routes name.
+pub(super) fn route_clusters(r: &RouteConfig) -> BTreeSet<&str> {
+    let mut out = BTreeSet::new();
+    mirrors(&r.mirrors, &mut out);
+    for vhost in &r.virtual_hosts {
+        mirrors(&vhost.mirrors, &mut out);
+        for route in &vhost.routes {
+            if let RouteKind::Forward(action) = &route.action {
+                specifier(&action.cluster, &mut out);
+                mirrors(&action.mirrors, &mut out);
+            }
+        }
+    }
+    out
+}
+
+fn mirrors<'a>(list: &'a [Mirror], out: &mut BTreeSet<&'a str>) {
+    list.iter().for_each(|m| specifier(&m.cluster, out));
+}
+
+fn specifier<'a>(s: &'a ClusterSpecifier, out: &mut BTreeSet<&'a str>) {
+    match s {
+        ClusterSpecifier::Name(name) => {
+            out.insert(name);
+        }
+        ClusterSpecifier::Header(_) => {}
+        ClusterSpecifier::Weighted(w) => w.clusters.iter().for_each(|c| specifier(&c.cluster, out)),
+    }
+}

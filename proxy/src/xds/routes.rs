@@ -1,0 +1,108 @@
+//! Routes by discovery: swapped inside the connection managers that use them.
+//!
+//! A new version goes live once every cluster it names that is on its way is there; clusters that nobody announced are not
+//! waited for. Runs on: the control thread.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
+
+use super::clusters::{failure, loaded};
+use super::endpoints::PATIENCE;
+use super::mux::{Resource, Update};
+use super::needs;
+use super::state::{Errors, Failure, Item, Loaded, Need, State};
+use crate::config::from_xds::{self, Environment};
+use crate::config::{RouteConfig, Source, pending};
+
+/// Route configurations by source and name.
+#[derive(Default)]
+pub(super) struct Routes {
+    pub(super) all: BTreeMap<(Source, String), Entry>,
+}
+
+/// A discovered route configuration.
+#[derive(Default)]
+pub(super) struct Entry {
+    pub(super) active: Option<Loaded>,
+    waiting: Option<(Loaded, RouteConfig)>,
+    pub(super) error: Option<Failure>,
+}
+
+impl State {
+    pub(super) fn update_routes(&mut self, from: &Source, update: &Update, errors: &mut Errors, now: Instant) {
+        for resource in &update.resources {
+            let began = Instant::now();
+            let managers = self.parts.routes.managers(from, &resource.name);
+            if managers.is_empty() {
+                tracing::debug!(name = %resource.name, "routes nobody asked for");
+                continue;
+            }
+            let result = self.update_route(from, resource, now);
+            let entry = self.routes.all.entry((from.clone(), resource.name.clone())).or_default();
+            entry.error = result.as_ref().err().map(|reason| failure(resource, reason));
+            for stats in managers.iter().filter_map(|m| m.rds_stats.as_ref()) {
+                stats.update_attempt.inc();
+                match &result {
+                    Ok(()) => stats.accepted(&update.version, began.elapsed()),
+                    Err(_) => stats.update_rejected.inc(),
+                }
+            }
+            if let Err(reason) = result {
+                errors.push((resource.name.clone(), reason));
+            }
+        }
+    }
+
+    /// # Errors
+    /// Why it is refused; what was there stays.
+    fn update_route(&mut self, from: &Source, resource: &Resource, now: Instant) -> Result<(), String> {
+        let key = (from.clone(), resource.name.clone());
+        let newest = self.routes.all.get(&key).and_then(|e| e.waiting.as_ref().map(|(l, _)| l).or(e.active.as_ref()));
+        if newest.is_some_and(|l| l.bytes == resource.body.value) {
+            return Ok(());
+        }
+        let (statics, discovered) = (&self.environment, &self.clusters.all);
+        let convert = |r: &RouteConfiguration| {
+            let mut environment = Environment { clusters: None, ..statics.clone() };
+            if r.validate_clusters.is_some_and(|v| v.value) {
+                let known = statics.clusters.iter().flatten().chain(discovered.keys());
+                environment.clusters = Some(known.cloned().collect());
+            }
+            from_xds::route_config(r, &environment)
+        };
+        let checked = self.strictness.check(resource, convert, pending::routes)?;
+        self.parts
+            .routes
+            .check(from, &checked.value, &self.parts)
+            .map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
+        let coming = needs::route_clusters(&checked.value)
+            .into_iter()
+            .filter(|name| self.parts.clusters.find(name).is_none())
+            .filter_map(|name| {
+                let item = Item::Cluster(name.to_owned());
+                let deadline = self.warming.deadline(&item).unwrap_or(now + PATIENCE);
+                self.warming.is_waiting(&item).then(|| (Need::Cluster(name.to_owned()), Some(deadline)))
+            });
+        let coming: Vec<_> = coming.collect();
+        let entry = self.routes.all.entry(key.clone()).or_default();
+        entry.waiting = Some((loaded(resource, checked.ignored), checked.value));
+        if self.warming.begin(&Item::Routes(key.0.clone(), key.1.clone()), coming) {
+            self.activate_routes(&key.0, &key.1, now);
+        }
+        Ok(())
+    }
+
+    /// Routes take requests from now on.
+    pub(super) fn activate_routes(&mut self, from: &Source, name: &str, now: Instant) {
+        let Some(entry) = self.routes.all.get_mut(&(from.clone(), name.to_owned())) else { return };
+        let Some((loaded, config)) = entry.waiting.take() else { return };
+        match self.parts.routes.publish(from, config, &self.parts) {
+            Ok(_) => entry.active = Some(loaded),
+            Err(e) => tracing::error!(routes = name, error = %e, "routes are not used"),
+        }
+        let ready = self.warming.met(&Need::Routes(from.clone(), name.to_owned()));
+        self.ready(ready, now);
+    }
+}

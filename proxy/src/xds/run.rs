@@ -1,0 +1,198 @@
+//! The loop that joins streams, files, names and time with the [`State`].
+//!
+//! Runs on: the control thread. Dropped, it ends every task it started.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::client::{Client, Event, RESPONSES};
+use super::dial::{self, Dialer};
+use super::kind::{AGGREGATED, Kind};
+use super::mux::Received;
+use super::sources::Key;
+use super::state::State;
+use super::stats::ControlPlaneStats;
+use crate::app::Parts;
+use crate::cluster::dns::DnsTasks;
+use crate::config::ApiConfigSource;
+
+/// Discovery at work.
+pub struct Discovery {
+    state: Arc<Mutex<State>>,
+    parts: Arc<Parts>,
+    dns: DnsTasks,
+    streams: JoinSet<()>,
+    /// Where requests of open streams go.
+    requests: BTreeMap<Key, mpsc::Sender<Vec<u8>>>,
+    tell: mpsc::Sender<(Key, Event)>,
+    events: mpsc::Receiver<(Key, Event)>,
+    /// Clusters whose names are being resolved.
+    names: FuturesUnordered<BoxFuture<'static, String>>,
+    stats: ControlPlaneStats,
+}
+
+impl Discovery {
+    pub(super) fn new(state: Arc<Mutex<State>>, parts: Arc<Parts>, dns: DnsTasks) -> Self {
+        let stats = ControlPlaneStats::new(&parts.stats.root());
+        stats.connected_state.set(0);
+        let (tell, events) = mpsc::channel(RESPONSES);
+        Discovery {
+            state,
+            dns,
+            streams: JoinSet::new(),
+            requests: BTreeMap::new(),
+            tell,
+            events,
+            names: FuturesUnordered::new(),
+            stats,
+            parts,
+        }
+    }
+
+    /// Runs until dropped.
+    pub async fn run(mut self) {
+        loop {
+            self.begin_what_is_new();
+            let full = self.send();
+            let deadline = self.state.lock().next_deadline();
+            let writable = wait_for_room(full);
+            tokio::select! {
+                Some((key, event)) = self.events.recv() => self.happened(&key, event),
+                () = until(deadline) => self.state.lock().elapsed(Instant::now()),
+                Some(cluster) = self.names.next() => self.state.lock().resolved(&cluster, Instant::now()),
+                () = writable => {}
+            }
+        }
+    }
+
+    /// Opens streams and resolves names that were asked for since.
+    fn begin_what_is_new(&mut self) {
+        let (streams, resolve) = {
+            let mut state = self.state.lock();
+            (std::mem::take(&mut state.sources.unopened), std::mem::take(&mut state.resolve))
+        };
+        for (key, config) in streams {
+            self.open(key, config);
+        }
+        for cluster in resolve {
+            let name = cluster.name.to_string();
+            if let Some(warm) = self.dns.add(&cluster) {
+                self.names.push(Box::pin(async move {
+                    // The task may have ended with its cluster.
+                    let _ = warm.await;
+                    name
+                }));
+            } else {
+                self.names.push(Box::pin(std::future::ready(name)));
+            }
+        }
+    }
+
+    fn open(&mut self, key: Key, config: ApiConfigSource) {
+        let dialer = dial::check(&config, &self.parts.clusters)
+            .and_then(|()| Dialer::new(&config, &self.parts.clusters, &self.parts.secrets, &self.parts.stats.root()));
+        let dialer = match dialer {
+            Ok(dialer) => dialer,
+            Err(error) => {
+                // What waits for it goes on after its time limit.
+                tracing::error!(%error, "a management server cannot be called");
+                return;
+            }
+        };
+        let methods = match &key {
+            Key::Ads => AGGREGATED,
+            Key::Separate(_, kind) => kind.methods(),
+        };
+        let path = if config.delta { methods.1 } else { methods.0 };
+        let limited = self.stats.rate_limit_enforced.clone();
+        let client = Client { dialer, path, config, limited, pending: self.stats.pending_requests.clone() };
+        self.streams.spawn(client.run(key, self.tell.clone()));
+    }
+
+    /// Gives streams what there is to say; those that have no room for it.
+    fn send(&mut self) -> Vec<mpsc::Sender<Vec<u8>>> {
+        let mut state = self.state.lock();
+        let mut full = Vec::new();
+        for (key, sender) in &self.requests {
+            let Some(mux) = state.sources.streams.get_mut(key) else { continue };
+            while mux.has_next() {
+                let Ok(room) = sender.try_reserve() else {
+                    full.push(sender.clone());
+                    break;
+                };
+                if let Some(request) = mux.next_request() {
+                    room.send(request);
+                }
+            }
+        }
+        full
+    }
+
+    fn happened(&mut self, key: &Key, event: Event) {
+        let mut state = self.state.lock();
+        let Some(mux) = state.sources.streams.get_mut(key) else { return };
+        match event {
+            Event::Connected(requests) => {
+                tracing::info!(stream = ?kind(key), "connected to the management server");
+                mux.connected();
+                self.requests.insert(key.clone(), requests);
+                self.stats.connected_state.set(1);
+            }
+            Event::Lost(reason) => {
+                tracing::warn!(stream = ?kind(key), reason, "no stream to the management server");
+                let kinds: Vec<_> = Kind::ALL.into_iter().filter(|k| mux.watches(*k)).collect();
+                mux.disconnected();
+                self.requests.remove(key);
+                state.lost(&kinds);
+                self.stats.connected_state.set(u64::from(!self.requests.is_empty()));
+            }
+            Event::Message(message) => match mux.received(&message, Instant::now()) {
+                Ok(Received::Update(update)) => {
+                    if !mux.control_plane().is_empty() {
+                        self.stats.identifier.set(mux.control_plane());
+                    }
+                    let (answered, verdict) = state.update(&key.source(), update, Instant::now());
+                    if let Some(mux) = state.sources.streams.get_mut(key) {
+                        mux.answer(&answered, verdict);
+                    }
+                }
+                Ok(Received::Ignored(reason)) => tracing::warn!(reason, "a response is ignored"),
+                Err(error) => {
+                    tracing::warn!(%error, "the stream to the management server is opened anew");
+                    // Without its requests the stream ends, and comes back.
+                    self.requests.remove(key);
+                }
+            },
+        }
+    }
+}
+
+fn kind(key: &Key) -> Option<Kind> {
+    match key {
+        Key::Ads => None,
+        Key::Separate(_, kind) => Some(*kind),
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends when one of these has room.
+async fn wait_for_room(senders: Vec<mpsc::Sender<Vec<u8>>>) {
+    if senders.is_empty() {
+        return std::future::pending().await;
+    }
+    let waits = senders.into_iter().map(|s| Box::pin(async move { drop(s.reserve_owned().await) }));
+    futures_util::future::select_all(waits).await;
+}

@@ -1,0 +1,122 @@
+//! Who delivers what: the streams and files that are open, and what each of them was asked for. No input or output.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+use weft_proto::pb::envoy::config::core::v3::Node;
+
+use super::kind::Kind;
+use super::mux::Mux;
+use crate::config::{ApiConfigSource, Source};
+
+/// A stream or a file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Key {
+    /// The aggregated stream.
+    Ads,
+    /// A stream of one kind.
+    Separate(Box<ApiConfigSource>, Kind),
+}
+
+impl Key {
+    /// The source whose resources come here.
+    pub(super) fn source(&self) -> Source {
+        match self {
+            Key::Ads => Source::Ads,
+            Key::Separate(api, _) => Source::Api(api.clone()),
+        }
+    }
+}
+
+/// Everything that is open or to be opened.
+pub(super) struct Sources {
+    node: Node,
+    /// The server of the aggregated stream.
+    ads: Option<ApiConfigSource>,
+    pub(super) streams: BTreeMap<Key, Mux>,
+    /// Streams that nobody has opened yet.
+    pub(super) unopened: Vec<(Key, ApiConfigSource)>,
+    /// Files, and what they deliver.
+    pub(super) files: Vec<(Source, Kind)>,
+    /// Files that nobody has read yet.
+    pub(super) unread: Vec<(Source, Kind)>,
+}
+
+impl Sources {
+    pub(super) fn new(node: Node, ads: Option<ApiConfigSource>) -> Self {
+        Sources { node, ads, streams: BTreeMap::new(), unopened: Vec::new(), files: Vec::new(), unread: Vec::new() }
+    }
+
+    fn mux(&mut self, source: &Source, kind: Kind) -> Option<&mut Mux> {
+        let (key, api) = match source {
+            Source::Ads => (Key::Ads, self.ads.clone()),
+            Source::Api(api) => (Key::Separate(api.clone(), kind), Some((**api).clone())),
+            Source::File { .. } => return None,
+        };
+        let Some(api) = api else {
+            tracing::error!(kind = ?kind, "an aggregated stream is asked for, but there is no ads_config");
+            return None;
+        };
+        let Sources { node, streams, unopened, .. } = self;
+        Some(streams.entry(key.clone()).or_insert_with(|| {
+            let mux = Mux::new(api.delta, node.clone(), api.set_node_on_first_message_only);
+            unopened.push((key, api));
+            mux
+        }))
+    }
+
+    fn file(&mut self, source: &Source, kind: Kind) {
+        let file = (source.clone(), kind);
+        if matches!(source, Source::File { .. }) && !self.files.contains(&file) {
+            self.files.push(file.clone());
+            self.unread.push(file);
+        }
+    }
+
+    /// Subscribes to all of a kind.
+    pub(super) fn watch_all(&mut self, source: &Source, kind: Kind) {
+        self.file(source, kind);
+        if let Some(mux) = self.mux(source, kind) {
+            mux.watch_all(kind);
+        }
+    }
+
+    /// Subscribes to a resource.
+    pub(super) fn watch(&mut self, source: &Source, kind: Kind, name: &str) {
+        self.file(source, kind);
+        if let Some(mux) = self.mux(source, kind) {
+            mux.watch(kind, name);
+        }
+    }
+
+    /// No longer subscribes to a resource.
+    pub(super) fn unwatch(&mut self, source: &Source, kind: Kind, name: &str) {
+        if let Some(mux) = self.mux(source, kind) {
+            mux.unwatch(kind, name);
+        }
+    }
+
+    /// Asks once more.
+    pub(super) fn ask_again(&mut self, source: &Source, kind: Kind) {
+        if let Some(mux) = self.mux(source, kind) {
+            mux.ask_again(kind);
+        }
+    }
+
+    /// Holds requests of a kind back, or lets them go.
+    pub(super) fn hold(&mut self, source: &Source, kind: Kind, held: bool) {
+        if let Some(mux) = self.mux(source, kind) {
+            mux.hold(kind, held);
+        }
+    }
+
+    /// Resources whose time to live is over.
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<(Kind, String)> {
+        self.streams.values_mut().flat_map(|mux| mux.expired(now)).collect()
+    }
+
+    /// When the next of them ends.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.streams.values().filter_map(Mux::next_expiry).min()
+    }
+}

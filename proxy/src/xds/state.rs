@@ -1,0 +1,373 @@
+//! Everything that is known by discovery, and what becomes of an update. No input or output: time comes in, and what is to be
+//! done outside (streams to open, names to resolve) is left in lists that the [`super::run`] loop takes.
+//!
+//! The way of an update: a response of a [`Mux`] → each resource by itself checked and converted → what needs others waits
+//! ([`Warming`]) → published into stable handles. A bad resource is named in the answer and changes nothing; the good ones
+//! beside it are used.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::check::Strictness;
+use super::clusters::Clusters;
+use super::endpoints::Endpoints;
+use super::kind::Kind;
+use super::listeners::Listeners;
+use super::mux::{Answered, Update};
+use super::routes::Routes;
+use super::secrets::Secrets;
+use super::sources::Sources;
+use super::stats::UpdateStats;
+use super::warming::Warming;
+use crate::app::Parts;
+use crate::cluster::Cluster;
+use crate::config::from_xds::Environment;
+use crate::config::{ConfigSource, DynamicResources, Source};
+use crate::listener::{Listener, ListenerManager, Sockets};
+
+/// Something that waits. Clusters first: whether any waits is asked often.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Item {
+    /// A cluster, to be used.
+    Cluster(String),
+    /// A listener, to be opened or replaced.
+    Listener(String),
+    /// A route configuration.
+    Routes(Source, String),
+    /// A first answer of a kind.
+    First(Kind),
+}
+
+/// Something that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Need {
+    /// A load assignment.
+    Endpoints(Source, String),
+    /// Names of a DNS cluster.
+    Names(String),
+    /// A secret.
+    Secret(Source, String),
+    /// A route configuration.
+    Routes(Source, String),
+    /// A cluster that is on its way.
+    Cluster(String),
+    /// A first answer of a kind.
+    First(Kind),
+}
+
+/// How far a start has come. Envoy's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Clusters of the bootstrap get their endpoints.
+    StaticClusters,
+    /// Discovered clusters come and get theirs.
+    Clusters,
+    /// Listeners come, routes and secrets with them.
+    Listeners,
+    /// Serving.
+    Live,
+}
+
+/// A resource as it came.
+#[derive(Debug, Clone)]
+pub(super) struct Loaded {
+    pub(super) bytes: Bytes,
+    pub(super) version: String,
+    pub(super) at: SystemTime,
+    pub(super) ignored: Vec<String>,
+}
+
+/// A refused update of a resource.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) version: String,
+    pub(super) at: SystemTime,
+    pub(super) reason: String,
+}
+
+/// See the module.
+pub struct State {
+    pub(super) parts: Arc<Parts>,
+    pub(super) environment: Environment,
+    pub(super) strictness: Strictness,
+    pub(super) dynamic: DynamicResources,
+    pub(super) sources: Sources,
+    pub(super) warming: Warming<Item, Need>,
+    pub(super) phase: Phase,
+    pub(super) clusters: Clusters,
+    pub(super) endpoints: Endpoints,
+    pub(super) listeners: Listeners,
+    pub(super) routes: Routes,
+    pub(super) secrets: Secrets,
+    /// Clusters whose names are to be resolved.
+    pub(super) resolve: Vec<Arc<Cluster>>,
+    kinds: BTreeMap<Kind, UpdateStats>,
+    /// Type of the last accepted version, for `/config_dump`.
+    pub(super) versions: BTreeMap<Kind, String>,
+}
+
+/// What refused resources said, by resource.
+pub(super) type Errors = Vec<(String, String)>;
+
+impl State {
+    /// Nothing is known yet.
+    pub(super) fn new(
+        parts: Arc<Parts>,
+        environment: Environment,
+        reject: bool,
+        dynamic: DynamicResources,
+        sources: Sources,
+        manager: Arc<ListenerManager>,
+        statics: Vec<(Arc<Listener>, Sockets)>,
+    ) -> State {
+        let root = parts.stats.root();
+        let unknown = root.scope("server").counter("dynamic_unknown_fields");
+        let mut kinds = BTreeMap::new();
+        if dynamic.clusters.is_some() {
+            kinds.insert(Kind::Cluster, UpdateStats::new(&root.scope("cluster_manager").scope("cds")));
+        }
+        if dynamic.listeners.is_some() {
+            kinds.insert(Kind::Listener, UpdateStats::new(&root.scope("listener_manager").scope("lds")));
+        }
+        let warming = root.scope("listener_manager").gauge("total_listeners_warming");
+        State {
+            strictness: Strictness { reject, unknown },
+            environment,
+            dynamic,
+            sources,
+            warming: Warming::default(),
+            phase: Phase::StaticClusters,
+            clusters: Clusters::default(),
+            endpoints: Endpoints::default(),
+            listeners: Listeners::new(manager, statics, warming),
+            routes: Routes::default(),
+            secrets: Secrets::default(),
+            resolve: Vec::new(),
+            kinds,
+            versions: BTreeMap::new(),
+            parts,
+        }
+    }
+
+    /// Begins: clusters of the bootstrap ask for what they need.
+    pub(super) fn start(&mut self, now: Instant) {
+        for cluster in self.parts.clusters.all() {
+            self.static_cluster(&cluster, now);
+        }
+        self.progress(now);
+    }
+
+    /// When the time limit of a source that begins to be waited for is over.
+    pub(super) fn deadline(source: &ConfigSource, now: Instant) -> Option<Instant> {
+        source.initial_fetch_timeout.map(|limit| now + limit)
+    }
+
+    /// An update from a source. The answer for the server.
+    pub(super) fn update(&mut self, from: &Source, update: Update, now: Instant) -> (Answered, Result<(), String>) {
+        let began = Instant::now();
+        let mut answered = Answered::from(&update);
+        let (kind, version) = (update.kind, update.version.clone());
+        let mut errors: Errors = update.problems.iter().map(|p| (String::new(), p.clone())).collect();
+        match kind {
+            Kind::Cluster => self.update_clusters(update, &mut answered, &mut errors, now),
+            Kind::Endpoints => self.update_endpoints(from, &update, &mut errors, now),
+            Kind::Listener => self.update_listeners(update, &mut answered, &mut errors, now),
+            Kind::Routes => self.update_routes(from, &update, &mut errors, now),
+            Kind::Secret => self.update_secrets(from, &update, &mut errors, now),
+        }
+        let ready = self.warming.met(&Need::First(kind));
+        self.ready(ready, now);
+        self.progress(now);
+        let stats = self.kinds.get(&kind);
+        if errors.is_empty() {
+            if let Some(stats) = stats {
+                stats.accepted(&version, began.elapsed());
+            }
+            self.versions.insert(kind, version);
+            return (answered, Ok(()));
+        }
+        if let Some(stats) = stats {
+            stats.update_rejected.inc();
+        }
+        let text = describe(kind, &errors);
+        tracing::warn!(kind = ?kind, version, "update refused: {text}");
+        (answered, Err(text))
+    }
+
+    /// Things that wait for nothing any more.
+    pub(super) fn ready(&mut self, items: Vec<Item>, now: Instant) {
+        for item in items {
+            match item {
+                Item::Cluster(name) => self.activate_cluster(&name, now),
+                Item::Listener(name) => self.activate_listener(&name),
+                Item::Routes(from, name) => self.activate_routes(&from, &name, now),
+                Item::First(_) => {}
+            }
+        }
+    }
+
+    /// Time has passed: what waited for too long goes on, what lived for too long is gone.
+    pub(super) fn elapsed(&mut self, now: Instant) {
+        let (late, ready) = self.warming.expired(now);
+        for (item, need) in late {
+            self.count_timeout(&item, &need);
+            tracing::warn!(waiting = ?item, "not waiting any longer for {need:?}");
+        }
+        self.ready(ready, now);
+        for (kind, name) in self.sources.expired(now) {
+            match kind {
+                Kind::Cluster => self.remove_cluster(&name, now),
+                Kind::Listener => self.remove_listener(&name),
+                // What is in use is better than nothing.
+                Kind::Endpoints | Kind::Routes | Kind::Secret => {}
+            }
+        }
+        self.progress(now);
+    }
+
+    fn count_timeout(&self, item: &Item, need: &Need) {
+        match (item, need) {
+            (Item::First(kind), _) => {
+                if let Some(stats) = self.kinds.get(kind) {
+                    stats.init_fetch_timeout.inc();
+                }
+            }
+            (Item::Cluster(name), Need::Endpoints(..)) => self.endpoints.timed_out(name),
+            (Item::Listener(_), Need::Routes(from, name)) => {
+                for manager in self.parts.routes.managers(from, name) {
+                    manager.rds_stats.iter().for_each(|s| s.init_fetch_timeout.inc());
+                }
+            }
+            (_, Need::Secret(_, name)) => self.secrets.timed_out(name),
+            _ => {}
+        }
+    }
+
+    /// When [`State::elapsed`] is to be called.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        [self.warming.next_deadline(), self.sources.next_expiry()].into_iter().flatten().min()
+    }
+
+    /// A stream was lost or could not be opened.
+    pub(super) fn lost(&self, kinds: &[Kind]) {
+        for kind in kinds {
+            match kind {
+                Kind::Cluster | Kind::Listener => {
+                    if let Some(stats) = self.kinds.get(kind) {
+                        stats.update_failure.inc();
+                    }
+                }
+                Kind::Endpoints => self.endpoints.failed(),
+                Kind::Routes | Kind::Secret => {}
+            }
+        }
+    }
+
+    /// Counts that something is asked for.
+    fn attempt(&self, kind: Kind) {
+        if let Some(stats) = self.kinds.get(&kind) {
+            stats.update_attempt.inc();
+        }
+    }
+
+    /// Goes on with the start as far as it can, and holds back what is to be held back.
+    pub(super) fn progress(&mut self, now: Instant) {
+        loop {
+            let next = match self.phase {
+                Phase::StaticClusters if !self.cluster_waits() => Phase::Clusters,
+                Phase::Clusters if !self.cluster_waits() && !self.waits_for(Kind::Cluster) => Phase::Listeners,
+                Phase::Listeners if !self.listener_waits() && !self.waits_for(Kind::Listener) => Phase::Live,
+                _ => break,
+            };
+            self.phase = next;
+            match next {
+                Phase::Clusters => self.first(Kind::Cluster, self.dynamic.clusters.clone(), now),
+                Phase::Listeners => {
+                    self.static_listeners(now);
+                    self.first(Kind::Listener, self.dynamic.listeners.clone(), now);
+                }
+                Phase::Live | Phase::StaticClusters => {
+                    self.open_listeners();
+                    tracing::info!("all clusters and listeners initialized");
+                }
+            }
+        }
+        // While a changed cluster is on its way, the server is to send no further ones.
+        let held = self.phase > Phase::Clusters && self.cluster_waits();
+        if let Some(source) = &self.dynamic.clusters {
+            self.sources.hold(&source.from, Kind::Cluster, held);
+        }
+    }
+
+    /// Subscribes to all of a kind, and waits for the first answer.
+    fn first(&mut self, kind: Kind, source: Option<ConfigSource>, now: Instant) {
+        let Some(source) = source else { return };
+        self.warming.begin(&Item::First(kind), [(Need::First(kind), Self::deadline(&source, now))]);
+        self.attempt(kind);
+        self.sources.watch_all(&source.from, kind);
+    }
+
+    fn cluster_waits(&self) -> bool {
+        matches!(self.warming.waiting().next(), Some((Item::Cluster(_), _)))
+    }
+
+    fn listener_waits(&self) -> bool {
+        self.warming.waiting().any(|(item, _)| matches!(item, Item::Listener(_)))
+    }
+
+    fn waits_for(&self, kind: Kind) -> bool {
+        self.warming.is_waiting(&Item::First(kind))
+    }
+
+    /// Asks for a secret unless it is there; whether it has to be waited for.
+    pub(super) fn want_secret(&mut self, name: &str, source: &ConfigSource) -> bool {
+        self.secrets.wanted(name, &self.parts.stats.root());
+        self.sources.watch(&source.from, Kind::Secret, name);
+        self.parts.secrets.discovered(&source.from, name).is_none()
+    }
+
+    /// What waits, by what it waits for, for `/init_dump`.
+    pub fn unready(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (item, needs) in self.warming.waiting() {
+            let owner = match item {
+                Item::Cluster(name) => format!("init manager Cluster {name}"),
+                Item::Listener(name) => format!("init manager Listener-local-init-manager {name}"),
+                Item::Routes(_, name) => format!("init manager RDS local-init-manager {name}"),
+                Item::First(_) => "init manager Server".to_owned(),
+            };
+            out.entry(owner).or_default().extend(needs.map(target));
+        }
+        out
+    }
+}
+
+fn target(need: &Need) -> String {
+    match need {
+        Need::Endpoints(_, name) => format!("target EDS {name}"),
+        Need::Names(name) => format!("target DNS {name}"),
+        Need::Secret(_, name) => format!("target SdsApi {name}"),
+        Need::Routes(_, name) => format!("target RdsRouteConfigSubscription RDS init {name}"),
+        Need::Cluster(name) => format!("target Cluster {name}"),
+        Need::First(Kind::Cluster) => "target CDS".to_owned(),
+        Need::First(_) => "target LDS".to_owned(),
+    }
+}
+
+/// Every problem of an update, as Envoy words them.
+fn describe(kind: Kind, errors: &Errors) -> String {
+    let all: Vec<_> = errors
+        .iter()
+        .map(|(name, reason)| if name.is_empty() { reason.clone() } else { format!("{name}: {reason}") })
+        .collect();
+    let prefix = match kind {
+        Kind::Cluster => "Error adding/updating cluster(s) ",
+        Kind::Listener => "Error adding/updating listener(s) ",
+        Kind::Endpoints | Kind::Routes | Kind::Secret => "",
+    };
+    format!("{prefix}{}", all.join(if prefix.is_empty() { "; " } else { ", " }))
+}

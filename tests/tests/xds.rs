@@ -1,0 +1,7 @@
+//! Discovery: the same scenarios under a scripted management server on Envoy and on weft-proxy; what each saw is compared.
+#![allow(clippy::large_futures, reason = "a test holds its buffers where it likes")]
+
+#[path = "xds/basics.rs"]
+mod basics;
+#[path = "xds/yaml.rs"]
+mod yaml;
