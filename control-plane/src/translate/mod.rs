@@ -8,13 +8,16 @@
 //! | `cluster`, `policy`, `balancing`, `upstream_tls` | clusters |
 //! | `endpoints`, `locality` | their endpoints |
 //! | `routes` | route configurations |
+//! | `gateway`, `downstream_tls` | listeners of gateways |
 //! | `grpc` | all of it for proxyless gRPC clients |
 //! | `outbound`, `inbound`, `tcp_routes`, `chains`, `http` | listeners |
 
 mod balancing;
 mod chains;
 mod cluster;
+mod downstream_tls;
 mod endpoints;
+mod gateway;
 mod grpc;
 mod http;
 mod inbound;
@@ -108,7 +111,10 @@ pub fn generate(world: &World, proxy: &Proxy) -> Resources {
             clusters.push(nowhere);
             (listeners, tables) = grpc::listeners_and_tables(&view);
         }
-        ProxyKind::Gateway => {}
+        ProxyKind::Gateway => {
+            clusters.push(cluster::black_hole());
+            (listeners, tables) = gateway::listeners_and_tables(&view);
+        }
     }
     resources.set(ResourceType::Endpoints, assignments);
     let set = |named: Vec<Resource>| named.into_iter().collect::<ResourceSet>();

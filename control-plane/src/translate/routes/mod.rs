@@ -3,11 +3,13 @@
 //! Owns virtual hosts and their routes. VirtualServices, the Gateway API's routes and Ingresses come here in one form.
 
 mod action;
+mod gateway;
 mod matching;
 mod outbound;
 pub(super) mod per_route;
 mod retry;
 
+pub(super) use self::gateway::gateway_table;
 pub(super) use self::outbound::{default_route, port_table};
 
 use std::collections::HashMap;
