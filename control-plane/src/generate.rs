@@ -22,6 +22,11 @@ pub trait Generator: Send + Sync + 'static {
     /// `previous` is what a proxy with this key got in an earlier state, and `changes` all that has changed since: whatever
     /// they do not touch should be taken over from there. Both are `None` for a key that is new.
     fn generate(&self, proxy: &Proxy, update: Option<Update<'_>>) -> Resources;
+
+    /// What it is made of, for `/debug/configz`.
+    fn describe(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
 }
 
 /// What a generation can start from.

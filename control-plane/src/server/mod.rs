@@ -7,24 +7,30 @@
 //! | [`session`] | one stream as a state machine, without input or output |
 //! | `stream`, `codec`, `grpc` | its way to a client |
 //! | [`connections`] | who is connected and what they have |
+//! | [`serve_http`] | health, metrics and debug pages |
 
 mod codec;
 pub mod connections;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod grpc;
+mod http;
 pub mod session;
 mod stream;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, ServerTlsConfig};
+
+pub use http::serve_http;
 
 use crate::cache::Cache;
 use crate::generate::{Changes, Generator};
@@ -102,6 +108,16 @@ pub enum ServerError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file of TLS cannot be used.
+    #[error("{flag} {}: {reason}", path.display())]
+    Tls {
+        /// The flag that named it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// The gRPC server ended.
     #[error("gRPC on {address}: {source}")]
     Grpc {
@@ -138,23 +154,62 @@ impl Bound {
     }
 }
 
-/// Serves xDS on a socket until `shared` is stopped.
+/// Certificates for the TLS port, as PEM files.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// The certificate chain of this server.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Whom to trust; with it, clients must show a certificate.
+    pub client_ca: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// A file that cannot be read. What is in them is looked at when the server starts.
+    pub fn load(&self) -> Result<ServerTlsConfig, ServerError> {
+        let identity = Identity::from_pem(read("--tls-cert", &self.cert)?, read("--tls-key", &self.key)?);
+        let config = ServerTlsConfig::new().identity(identity);
+        Ok(match &self.client_ca {
+            None => config,
+            Some(path) => config.client_ca_root(Certificate::from_pem(read("--tls-client-ca", path)?)),
+        })
+    }
+}
+
+fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, ServerError> {
+    std::fs::read(path).map_err(|error| {
+        let reason = format!("cannot be read: {error}; give a PEM file");
+        ServerError::Tls { flag, path: path.to_owned(), reason }
+    })
+}
+
+/// Serves xDS on a socket until `shared` is stopped; with `tls`, over TLS.
 ///
 /// # Errors
-/// When the server fails.
-pub async fn serve_grpc<G: Generator>(shared: Arc<Shared<G>>, socket: Bound) -> Result<(), ServerError> {
+/// When the certificates cannot be used, or the server fails.
+pub async fn serve_grpc<G: Generator>(
+    shared: Arc<Shared<G>>,
+    socket: Bound,
+    tls: Option<ServerTlsConfig>,
+) -> Result<(), ServerError> {
     let Bound { listener, address } = socket;
+    let failed = |source| ServerError::Grpc { address, source };
     let stop = shared.stop.clone();
     let limits = shared.limits;
     let mut routes = tonic::service::Routes::default();
     let router = std::mem::take(routes.axum_router_mut());
     *routes.axum_router_mut() = router.fallback_service(grpc::Api { shared });
-    tonic::transport::Server::builder()
+    let mut server = tonic::transport::Server::builder()
         .max_concurrent_streams(limits.max_streams)
         .http2_keepalive_interval(Some(limits.keepalive_interval))
-        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stop.cancelled_owned())
-        .await
-        .map_err(|source| ServerError::Grpc { address, source })
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout));
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(failed)?;
+    }
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.map_err(failed)
 }

@@ -65,7 +65,7 @@ impl Running {
         let shared = Shared::new(Arc::new(world), limits, stop.clone());
         let socket = Bound::open("--grpc-addr", (std::net::Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let address = socket.address();
-        tokio::spawn(serve_grpc(shared.clone(), socket));
+        tokio::spawn(serve_grpc(shared.clone(), socket, None));
         Self { shared, address, generated, stop }
     }
 

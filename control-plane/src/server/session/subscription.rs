@@ -272,7 +272,9 @@ impl Subscription {
         let Difference { changed, removed, .. } = difference;
         let names: Vec<_> = changed.iter().map(|resource| resource.name().clone()).chain(removed.clone()).collect();
         if let Some(nack) = &mut self.nack {
-            nack.names.retain(|name| !names.contains(name));
+            for name in &names {
+                nack.names.remove(name);
+            }
         }
         self.outstanding = Some(Outstanding { sent_at: now, version, names, brings_something });
         Some(Push { variant, ty: self.ty, version, nonce, resources, changed, removed })
@@ -311,15 +313,14 @@ impl Subscription {
     /// something else is not. In the other protocol a response has all anyway, or could fail for the good ones in it.
     fn add_refused(&self, set: &ResourceSet, keep_removed: bool, difference: &mut Difference) {
         let Some(nack) = &self.nack else { return };
-        let known = |name: &Arc<str>| {
-            difference.changed.iter().any(|resource| resource.name() == name) || difference.removed.contains(name)
-        };
-        for name in nack.names.iter().filter(|name| !known(name)).cloned().collect::<Vec<_>>() {
-            match set.get(&name) {
+        let changed = difference.changed.iter().map(|resource| resource.name());
+        let known: BTreeSet<Arc<str>> = changed.chain(&difference.removed).cloned().collect();
+        for name in nack.names.difference(&known) {
+            match set.get(name) {
                 Some(resource) => difference.changed.push(resource.clone()),
                 // The client may still have what it had before.
                 None if keep_removed => {}
-                None => difference.removed.push(name),
+                None => difference.removed.push(name.clone()),
             }
         }
     }
