@@ -20,7 +20,8 @@ pub trait Generator: Send + Sync + 'static {
     /// What the proxy gets. It must not depend on anything of the proxy that [`Self::key`] does not.
     ///
     /// `previous` is what a proxy with this key got in an earlier state, and `changes` all that has changed since: whatever
-    /// they do not touch should be taken over from there. Both are `None` for a key that is new.
+    /// they do not touch should be taken over from there. It is `None` for a key that is new. That what is equal is kept once,
+    /// the cache sees to.
     fn generate(&self, proxy: &Proxy, update: Option<Update<'_>>) -> Resources;
 
     /// What it is made of, for `/debug/configz`.

@@ -5,14 +5,18 @@
 //! | [`source`] | where objects come from: a watched directory |
 //! | [`model`] | the objects, and the world they make |
 //! | [`translate`] | from the world to resources: pure functions |
+//! | [`feed`] | from a source to the server |
 //! | [`node`] | who asks |
 //! | [`resource`] | what is served |
 //! | [`generate`] | the seam between the two halves: a pure function from the world and a proxy to its resources |
 //! | [`cache`] | what each proxy gets, generated once for all that get the same |
 //! | [`server`] | xDS over gRPC; status, debugging and metrics over HTTP |
 //! | [`metrics`] | what is counted |
+//! | [`cli`] | the command line |
 
 pub mod cache;
+pub mod cli;
+pub mod feed;
 pub mod generate;
 pub mod metrics;
 pub mod model;

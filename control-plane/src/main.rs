@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-
-/// Weft's control plane and its tools.
-#[derive(Parser)]
-#[command(name = "weft", version)]
-struct Cli {}
+use weft::cli::Cli;
 
 fn main() -> ExitCode {
-    let Cli {} = Cli::parse();
-    ExitCode::SUCCESS
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weft: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -11,6 +11,7 @@
 
 mod codec;
 pub mod connections;
+mod debounce;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod grpc;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
+pub use debounce::Debounce;
 pub use http::serve_http;
 
 use crate::cache::Cache;

@@ -1,0 +1,169 @@
+//! `weft control-plane`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::feed::Feed;
+use crate::server::{Bound, Limits, TlsFiles, serve_grpc, serve_http};
+use crate::source::files::Files;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ports are Istio's. Port 0 takes any free one; the line `listening` on standard output says which.
+
+Examples:
+  weft control-plane --config-dir mesh/
+  weft control-plane --config-dir mesh/ --tls-cert cert.pem --tls-key key.pem --tls-client-ca ca.pem
+  weft control-plane --config-dir mesh/ --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --monitoring-addr 127.0.0.1:0"
+)]
+pub(super) struct Options {
+    /// Directory of YAML and JSON files, followed as they change
+    #[arg(long, value_name = "DIR")]
+    config_dir: PathBuf,
+    /// xDS without TLS
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15010")]
+    grpc_addr: SocketAddr,
+    /// xDS over TLS; only with --tls-cert
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15012", requires = "tls_cert")]
+    secure_grpc_addr: SocketAddr,
+    /// Health, debug pages and metrics
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    http_addr: SocketAddr,
+    /// The same once more, where Istio has its metrics
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15014")]
+    monitoring_addr: SocketAddr,
+    /// Certificate chain for xDS over TLS, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Its private key, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Whom to trust, as PEM; with it, proxies must show a certificate
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// Serve changes when there was none for this long
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = super::duration)]
+    debounce: Duration,
+    /// Serve changes after this long even if they go on
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
+    debounce_max: Duration,
+    /// Largest request of a proxy, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = Limits::default().max_message_bytes)]
+    max_message_bytes: usize,
+    /// Streams on one connection
+    #[arg(long, value_name = "N", default_value_t = Limits::default().max_streams)]
+    max_streams: u32,
+    /// Ask an idle connection this often whether it is alive
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = super::duration)]
+    keepalive_interval: Duration,
+    /// Close it if it has not answered after this long
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = super::duration)]
+    keepalive_timeout: Duration,
+    /// What to log: error, warn, info, debug, trace, or directives as `weft=debug,info`
+    #[arg(short, long, value_name = "LEVEL", default_value = "info", env = "WEFT_LOG")]
+    log_level: String,
+    /// How to log
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum LogFormat {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+impl Options {
+    fn limits(&self) -> Limits {
+        Limits {
+            max_message_bytes: self.max_message_bytes,
+            max_streams: self.max_streams,
+            keepalive_interval: self.keepalive_interval,
+            keepalive_timeout: self.keepalive_timeout,
+        }
+    }
+
+    fn tls(&self) -> Option<TlsFiles> {
+        let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(TlsFiles { cert, key, client_ca: self.tls_client_ca.clone() })
+    }
+}
+
+/// Runs until it is told to stop.
+pub(super) fn run(options: &Options) -> Result<()> {
+    log(options)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(options))
+}
+
+fn log(options: &Options) -> Result<()> {
+    let filter = EnvFilter::try_new(&options.log_level).context("--log-level")?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false);
+    let started = match options.log_format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
+}
+
+async fn serve(options: &Options) -> Result<()> {
+    let grpc = Bound::open("--grpc-addr", options.grpc_addr).await?;
+    let http = Bound::open("--http-addr", options.http_addr).await?;
+    let monitoring = Bound::open("--monitoring-addr", options.monitoring_addr).await?;
+    let secure = match options.tls() {
+        None => None,
+        Some(files) => Some((Bound::open("--secure-grpc-addr", options.secure_grpc_addr).await?, files.load()?)),
+    };
+    let mut line =
+        format!("listening grpc={} http={} monitoring={}", grpc.address(), http.address(), monitoring.address());
+    if let Some((socket, _)) = &secure {
+        line.push_str(&format!(" secure-grpc={}", socket.address()));
+    }
+
+    let files = Files::watch(&options.config_dir).context("--config-dir")?;
+    let feed = Feed::open(files, options.debounce, options.debounce_max).await;
+    let feed = feed.context("--config-dir: it was not read; see the log")?;
+    let stop = CancellationToken::new();
+    let shared = feed.serve(options.limits(), stop.clone());
+
+    let mut servers = JoinSet::new();
+    servers.spawn(serve_grpc(shared.clone(), grpc, None));
+    if let Some((socket, tls)) = secure {
+        servers.spawn(serve_grpc(shared.clone(), socket, Some(tls)));
+    }
+    let pages = [http, monitoring].map(|socket| tokio::spawn(serve_http(shared.clone(), socket)));
+    let follow = tokio::spawn(feed.follow(shared, stop.clone()));
+    println!("{line}");
+    tracing::info!("{line}");
+
+    let outcome = tokio::select! {
+        ended = servers.join_next() => ended.map_or(Ok(()), |ended| Ok(ended??)),
+        told = told_to_stop() => told,
+    };
+    stop.cancel();
+    tracing::info!("stopping");
+    while servers.join_next().await.is_some() {}
+    for task in pages.into_iter().chain([follow]) {
+        task.await.context("a task failed")?;
+    }
+    outcome
+}
+
+async fn told_to_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        pressed = tokio::signal::ctrl_c() => Ok(pressed?),
+    }
+}

@@ -1,0 +1,124 @@
+//! The command line.
+//!
+//! Owns arguments, tables and exit codes. Must not know: anything a library function could know instead.
+
+mod client;
+mod control_plane;
+mod output;
+mod proxy_config;
+mod proxy_status;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use output::Format;
+
+/// Weft's control plane and its tools.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weft",
+    version,
+    propagate_version = true,
+    after_help = "Examples:
+  weft control-plane --config-dir mesh/      serve a directory of YAML to proxies, and follow its changes
+  weft proxy-status                          who is connected, who has what, who refused what and why
+  weft proxy-config route reviews-v1-7d      what a proxy was given
+  weft wait --proxies 3                      until three proxies run the newest configuration
+  weft completions bash > /etc/bash_completion.d/weft"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the control plane: Kubernetes, Gateway API and Istio YAML in, xDS v3 out
+    ControlPlane(Box<control_plane::Options>),
+    /// Who is connected, synced, stale, and who refused what and why
+    #[command(visible_alias = "ps")]
+    ProxyStatus(proxy_status::Options),
+    /// What a proxy has, as a table
+    #[command(visible_alias = "pc")]
+    ProxyConfig(proxy_config::Options),
+    /// Wait until proxies run the newest configuration
+    Wait(wait::Options),
+    /// Print a completion script for a shell
+    #[command(after_help = "Examples:
+  weft completions bash > /etc/bash_completion.d/weft
+  weft completions zsh > \"${fpath[1]}/_weft\"
+  weft completions fish > ~/.config/fish/completions/weft.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version
+    Version(VersionOptions),
+}
+
+#[derive(Debug, Args)]
+struct VersionOptions {
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Format,
+}
+
+/// Where a control plane answers.
+#[derive(Debug, Args)]
+struct Server {
+    /// HTTP address of the control plane (its --http-addr or --monitoring-addr)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", env = "WEFT_CONTROL_PLANE")]
+    control_plane: String,
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// Whatever keeps it from that, with what to do about it.
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            Command::ControlPlane(options) => control_plane::run(&options),
+            Command::ProxyStatus(options) => print(proxy_status::run(&options)),
+            Command::ProxyConfig(options) => print(proxy_config::run(&options)),
+            Command::Wait(options) => print(wait::run(&options)),
+            Command::Completions { shell } => {
+                clap_complete::generate(shell, &mut Self::command(), "weft", &mut std::io::stdout());
+                Ok(())
+            }
+            Command::Version(options) => {
+                let version = env!("CARGO_PKG_VERSION");
+                let json = serde_json::json!({ "version": version });
+                println!("{}", output::print(options.output, &json, || format!("weft {version}")));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs a command that only asks, and prints what it found.
+fn print(command: impl Future<Output = Result<String>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    println!("{}", runtime.block_on(command)?.trim_end());
+    Ok(())
+}
+
+/// Reads `100ms`, `10s`, `1.5m`, `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("a number with a unit is needed: 100ms, 10s, 1m, 2h".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+}

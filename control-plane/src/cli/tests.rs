@@ -1,0 +1,92 @@
+use clap::Parser;
+use serde_json::json;
+
+use super::output::{Format, Table, print};
+use super::*;
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+    for line in [
+        "weft control-plane --config-dir d --grpc-addr 127.0.0.1:0 --debounce 50ms",
+        "weft proxy-status",
+        "weft ps a.default -o json",
+        "weft pc route --admin 127.0.0.1:15000",
+        "weft proxy-config all a --control-plane 127.0.0.1:8080",
+        "weft wait --proxies 3 --timeout 5s",
+        "weft completions bash",
+        "weft version -o yaml",
+    ] {
+        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    for (line, says) in [
+        ("weft proxy-config route", "<PROXY>"),
+        ("weft control-plane --config-dir d --tls-cert c", "--tls-key"),
+        ("weft wait --timeout 5", "a number with a unit"),
+    ] {
+        let error = Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
+        assert!(error.contains(says), "{line}: {error}");
+    }
+}
+
+#[test]
+fn durations() {
+    assert_eq!(duration("100ms"), Ok(Duration::from_millis(100)));
+    assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+    for bad in ["", "5", "s", "-1s", "1d"] {
+        assert!(duration(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn columns_are_aligned() {
+    let mut table = Table::new(&["A", "LONG"]);
+    table.row(["wörter".to_owned(), "x".to_owned()]);
+    assert_eq!(table.render(), "A        LONG\nwörter   x\n");
+}
+
+#[test]
+fn yaml_says_what_json_says() {
+    let json = json!({
+        "a": [{ "b": 1, "c": [true, null] }, [], "no", "plain.text", "with: colon"],
+        "empty": {},
+        "10.0.0.1": "x",
+    });
+    let expected = "\
+\"10.0.0.1\": x
+a:
+- b: 1
+  c:
+  - true
+  - null
+- []
+- \"no\"
+- plain.text
+- \"with: colon\"
+empty: {}";
+    let text = print(Format::Yaml, &json, String::new);
+    assert_eq!(text, expected);
+    // The reader of the wire types reads it, too.
+    let document = weft_proto::document::Document::parse("t", &text, weft_proto::document::Format::Yaml);
+    assert!(document.is_ok(), "{document:?}");
+}
+
+#[test]
+fn a_refusal_is_shown_with_its_reason() {
+    let stream = |name: &str, lds: &str| {
+        json!({
+            "name": name, "namespace": "default", "kind": "sidecar", "protocol": "delta",
+            "connectedAt": "2026-01-02T03:04:05.678Z",
+            "types": {
+                "CDS": { "status": "SYNCED" },
+                "LDS": { "status": lds, "refused": { "reason": "no such filter", "at": "2026-01-02T03:04:06Z" } },
+            },
+        })
+    };
+    let table = proxy_status::table(&[stream("b", "NACKED"), stream("a", "SYNCED")]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[1].starts_with("a.default   sidecar   SYNCED   -"), "{table}");
+    assert!(lines[2].contains("NACKED") && lines[2].ends_with("2026-01-02T03:04:05"), "{table}");
+    assert_eq!(lines[4], "b.default refused LDS at 2026-01-02T03:04:06Z: no such filter");
+    assert_eq!(lines.len(), 5, "{table}");
+}

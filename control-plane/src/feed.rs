@@ -1,0 +1,100 @@
+//! From a source to the server: batches of objects become worlds, and worlds are served.
+//!
+//! Owns the order: apply at once, serve after a pause. Must not know: files, streams. It runs as one task.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use weft_proto::problem::Problem;
+
+use crate::generate::Changes;
+use crate::model::World;
+use crate::server::{Debounce, Limits, Shared};
+use crate::source::{Batch, Source};
+
+/// A source, and the world it has told of so far.
+pub struct Feed<S> {
+    source: S,
+    world: World,
+    /// Problems that were said already.
+    said: BTreeSet<String>,
+    waiting: Changes,
+    debounce: Debounce,
+}
+
+impl<S: Source> Feed<S> {
+    /// Waits for everything there is. `None`: the source has ended.
+    pub async fn open(mut source: S, after: Duration, max: Duration) -> Option<Self> {
+        let batch = source.next().await?;
+        let debounce = Debounce::new(after, max);
+        let mut feed =
+            Self { source, world: World::default(), said: BTreeSet::new(), waiting: Changes::default(), debounce };
+        feed.apply(batch);
+        feed.debounce.take();
+        feed.waiting = Changes::default();
+        Some(feed)
+    }
+
+    /// A server of the world as it is now.
+    #[must_use]
+    pub fn serve(&self, limits: Limits, stop: CancellationToken) -> Arc<Shared<World>> {
+        Shared::new(Arc::new(self.world.clone()), limits, stop)
+    }
+
+    /// Serves each later world, until the source ends or `stop`.
+    pub async fn follow(mut self, shared: Arc<Shared<World>>, stop: CancellationToken) {
+        loop {
+            let deadline = self.debounce.deadline();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                batch = self.source.next() => {
+                    let Some(batch) = batch else {
+                        tracing::warn!("the source has ended; what it said last is served on");
+                        return;
+                    };
+                    shared.connections.metrics().changes.add(batch.changes.len() as u64);
+                    self.apply(batch);
+                }
+                () = at(deadline) => self.publish(&shared),
+            }
+        }
+    }
+
+    fn apply(&mut self, batch: Batch) {
+        let objects = batch.changes.len();
+        let (world, changes) = self.world.apply(batch.changes);
+        self.world = world;
+        self.report(&batch.problems);
+        tracing::debug!(objects, everything = changes.everything, endpoints = changes.endpoints.len(), "changed");
+        if !changes.is_empty() {
+            self.waiting.merge(changes);
+            self.debounce.changed(Instant::now());
+        }
+    }
+
+    fn publish(&mut self, shared: &Shared<World>) {
+        let Some(seen_at) = self.debounce.take() else { return };
+        let changes = std::mem::take(&mut self.waiting);
+        let everything = changes.everything;
+        let sequence = shared.publish(Arc::new(self.world.clone()), changes, seen_at);
+        tracing::info!(sequence, everything, "configuration published");
+    }
+
+    /// Says what is wrong now and was not before.
+    fn report(&mut self, of_documents: &[Problem]) {
+        let all = self.world.problems().into_iter().chain(of_documents.iter().cloned());
+        let texts: BTreeSet<String> = all.map(|problem| problem.to_string()).collect();
+        texts.difference(&self.said).for_each(|text| tracing::warn!("{text}"));
+        self.said = texts;
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
