@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value as Json, json};
-use support::{as_json, ingress_gateway, load_files, sidecars, with_pods};
+use support::{api_gateway, as_json, ingress_gateway, load_files, sidecars, with_pods};
 use weft::model::World;
 use weft::node::Proxy;
 use weft::translate::generate;
@@ -75,6 +75,7 @@ fn check(files: &[&str]) -> bool {
     let mut proxies = sidecars(&objects);
     proxies.retain(|name, _| name.starts_with("productpage"));
     proxies.insert("ingressgateway".to_owned(), ingress_gateway());
+    proxies.insert("bookinfo-gateway".to_owned(), api_gateway());
     let world = World::of(objects);
     let directory = tempfile::tempdir().expect("a directory");
     for (name, proxy) in proxies {

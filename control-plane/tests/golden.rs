@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde_json::Value as Json;
-use support::{as_json, assert_golden, compact, ingress_gateway, load_files, sidecars, with_pods};
+use support::{
+    api_gateway, as_json, assert_golden, compact, grpc_client, ingress_gateway, load_files, sidecars, with_pods,
+};
 use weft::model::World;
 use weft::node::Proxy;
 use weft::translate::generate;
@@ -44,6 +46,8 @@ fn all_of(files: &[&str]) -> (BTreeMap<String, BTreeMap<String, Json>>, Vec<Stri
     let objects = with_pods(loaded.objects);
     let mut proxies: BTreeMap<String, Proxy> = sidecars(&objects);
     proxies.insert("ingressgateway".to_owned(), ingress_gateway());
+    proxies.insert("bookinfo-gateway".to_owned(), api_gateway());
+    proxies.insert("grpc client".to_owned(), grpc_client());
     let world = World::of(objects);
     let told: Vec<String> = loaded.problems.iter().chain(&world.problems()).map(ToString::to_string).collect();
     let of = |(name, proxy): (String, Proxy)| (name, as_json(&generate(&world, &proxy)));
@@ -63,14 +67,17 @@ fn render(all: &BTreeMap<String, BTreeMap<String, Json>>, before: &BTreeMap<Stri
             by_content.entry((name.clone(), "(gone)".to_owned())).or_default().insert(proxy);
         }
     }
-    let sidecars = all.keys().filter(|name| *name != "ingressgateway").count();
+    let is_sidecar = |name: &&str| name.ends_with("-0");
+    let sidecars = all.keys().filter(|name| is_sidecar(&name.as_str())).count();
     let mut text = String::new();
     for ((name, json), proxies) in by_content {
-        let who = if proxies.len() == sidecars && !proxies.contains("ingressgateway") {
-            "every sidecar".to_owned()
+        let mut who: Vec<&str> = proxies.iter().copied().filter(|name| !is_sidecar(name)).collect();
+        if proxies.len() - who.len() == sidecars {
+            who.insert(0, "every sidecar");
         } else {
-            proxies.into_iter().collect::<Vec<_>>().join(", ")
-        };
+            who = proxies.into_iter().collect();
+        }
+        let who = who.join(", ");
         let _ = writeln!(text, "# {name}: {who}\n{json}\n");
     }
     text
@@ -103,4 +110,44 @@ fn every_file_of_networking() {
         let with: &[&str] = if file.contains("virtual-service") { &[SERVICES, subsets] } else { &[SERVICES] };
         golden(&file, with);
     }
+}
+
+#[test]
+fn every_file_of_the_gateway_api() {
+    for file in support::files("gateway-api") {
+        golden(&file, &[SERVICES, "platform/kube/bookinfo-versions.yaml"]);
+    }
+}
+
+#[test]
+fn every_file_of_the_platform() {
+    for file in support::files("platform/kube").into_iter().filter(|file| file != SERVICES) {
+        // Those that are the whole of it stand alone, the others add to it.
+        let whole = ["dualstack", "psa"].iter().any(|word| file == format!("platform/kube/bookinfo-{word}.yaml"));
+        let again = ["bookinfo-details", "bookinfo-ratings", "bookinfo-reviews-v2", "bookinfo-details-dualstack"];
+        let again = again.iter().any(|name| file == format!("platform/kube/{name}.yaml"));
+        let alone = whole || again || file.contains("ratings-d") || file.contains("nodeport");
+        golden(&file, if alone { &[] } else { &[SERVICES] });
+    }
+}
+
+#[test]
+fn every_policy() {
+    for file in support::files("policy") {
+        golden(&file, &[SERVICES, "networking/bookinfo-gateway.yaml"]);
+    }
+}
+
+#[test]
+fn every_file_loads_without_an_error() {
+    let mut told = Vec::new();
+    for directory in ["networking", "gateway-api", "policy", "platform/kube"] {
+        for file in support::files(directory) {
+            let loaded = load_files(&[&file]);
+            told.extend(loaded.problems.iter().map(ToString::to_string));
+            let read = loaded.objects.iter().flat_map(|object| &object.problems);
+            told.extend(read.map(ToString::to_string));
+        }
+    }
+    assert_eq!(told, Vec::<String>::new());
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use weft_proto::document::{Document, Format};
 use weft_proto::problem::{Problem, Severity};
 
-use super::delegate;
 use super::host;
 use super::kinds::destination_rule::{DestinationRule as RuleObject, DestinationRuleSpec};
 use super::kinds::envoy_filter::{EnvoyFilter as FilterObject, EnvoyFilterSpec};
@@ -21,6 +20,7 @@ use super::kinds::{Kind, Object, ObjectKey};
 use super::objects::Objects;
 use super::read::{Read, Reader};
 use super::visibility::Visibility;
+use super::{convert, delegate};
 
 /// What is wrong with objects beyond what reading them shows.
 pub type Problems = BTreeMap<ObjectKey, Vec<Problem>>;
@@ -150,14 +150,16 @@ impl Config {
         let mut envoy_filters: Vec<Arc<EnvoyFilter>> =
             filters.map(|(object, filter)| envoy_filter(object, filter)).collect();
         envoy_filters.sort_by_key(|filter| filter.spec.priority);
-        Self {
+        let mut config = Self {
             virtual_services,
             destination_rules,
             gateways,
             sidecars: sidecars.map(Arc::new).collect(),
             envoy_filters,
             mesh,
-        }
+        };
+        convert::convert(objects, &mut config, problems);
+        config
     }
 }
 

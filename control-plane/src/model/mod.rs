@@ -3,6 +3,7 @@
 //! Must not know: files, servers, xDS. No input or output; everything is plain data.
 
 pub mod config;
+mod convert;
 mod delegate;
 pub mod endpoint;
 pub mod host;
@@ -14,4 +15,5 @@ pub mod service;
 pub mod visibility;
 pub mod world;
 
+pub(crate) use convert::{FULL_MARK, PREFIX_MARK};
 pub use world::World;

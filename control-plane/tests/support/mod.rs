@@ -93,12 +93,16 @@ pub fn sidecars(objects: &[Arc<Object>]) -> BTreeMap<String, Proxy> {
 
 /// The ingress gateway.
 pub fn ingress_gateway() -> Proxy {
-    let labels = Labels::from([
-        ("istio".to_owned(), "ingressgateway".to_owned()),
-        ("gateway.networking.k8s.io/gateway-name".to_owned(), "bookinfo-gateway".to_owned()),
-    ]);
+    let labels = Labels::from([("istio".to_owned(), "ingressgateway".to_owned())]);
     let ip = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 1));
     Proxy::gateway(ip, "istio-ingressgateway-0", "istio-system", labels)
+}
+
+/// The proxy of the Gateway API's Gateway.
+pub fn api_gateway() -> Proxy {
+    let labels = Labels::from([("gateway.networking.k8s.io/gateway-name".to_owned(), "bookinfo-gateway".to_owned())]);
+    let ip = IpAddr::V4(Ipv4Addr::new(10, 1, 1, 3));
+    Proxy::gateway(ip, "bookinfo-gateway-istio-0", "default", labels)
 }
 
 /// A proxyless gRPC client in `default`.

@@ -10,17 +10,12 @@ use super::super::names;
 use super::super::policy::Policy;
 use super::super::wire::{self, bool_value, duration, u32_value};
 use super::{Rules, retry};
-use crate::model::host;
 use crate::model::kinds::destination_rule::{ConsistentHash, Subset, TrafficPolicy};
 use crate::model::kinds::virtual_service::{
     Destination, DirectResponse, Headers, HttpDestination, HttpMatch, HttpRedirect, HttpRewrite, HttpRoute, StringMatch,
 };
 use crate::model::service::Service;
-
-/// In front of a new path: it replaces the prefix that matched (Istio's marker, for the Gateway API).
-pub(crate) const PREFIX_MARK: &str = "%PREFIX()%";
-/// In front of a new path: it replaces the whole path (Istio's marker, for the Gateway API).
-pub(crate) const FULL_MARK: &str = "%FULLREPLACE()%";
+use crate::model::{FULL_MARK, PREFIX_MARK, host};
 
 impl Rules<'_, '_> {
     /// What a route does with requests of this match.
