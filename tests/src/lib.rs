@@ -10,6 +10,7 @@ pub mod admin;
 pub mod ads;
 pub mod client;
 pub mod config;
+pub mod control_plane;
 pub mod frames;
 pub mod gaps;
 pub mod h2_client;

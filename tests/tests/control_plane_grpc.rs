@@ -1,0 +1,162 @@
+//! gRPC without a proxy: Python's grpcio resolves a service by the control plane, splits by weight and follows an endpoint.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use weft_tests::control_plane::ControlPlane;
+use weft_tests::locate::{NO_WEFT_CLI, skipped, weft_cli};
+use weft_tests::wait::{PATIENCE, eventually};
+
+const SERVICE: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: who, namespace: default}
+spec: {clusterIP: 10.0.0.1, selector: {app: who}, ports: [{name: grpc, port: 7070, targetPort: APP_PORT}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: who, namespace: default}
+spec: {host: who, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
+"#;
+
+fn script(name: &str) -> Command {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers").join(name);
+    let mut command = Command::new("python3");
+    command.arg(path).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// A Python process that is asked and answers by lines.
+struct Peer {
+    _child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Peer {
+    fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command.spawn()?;
+        let stdin = child.stdin.take().context("no input")?;
+        let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+        Ok(Self { _child: child, stdin, lines })
+    }
+
+    async fn line(&mut self) -> Result<String> {
+        let line = tokio::time::timeout(PATIENCE * 4, self.lines.next_line()).await.context("no line in time")??;
+        line.context("it has ended")
+    }
+
+    /// Makes calls; how often who answered, by the last part of the address.
+    async fn calls(&mut self, count: u32) -> Result<BTreeMap<String, u32>> {
+        self.stdin.write_all(format!("{count}\n").as_bytes()).await?;
+        Ok(serde_json::from_str(&self.line().await?)?)
+    }
+}
+
+/// Splits calls between the subsets.
+fn split(v1: u32, v2: u32) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: who, namespace: default}}\n\
+         spec: {{hosts: [who], http: [{{route: [\n\
+         {{destination: {{host: who, subset: v1}}, weight: {v1}}}, {{destination: {{host: who, subset: v2}}, weight: {v2}}}]}}]}}\n"
+    )
+}
+
+fn pods(port: u16, pods: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (version, ip) in pods {
+        text += &format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: who-{version}, namespace: default, labels: {{app: who, version: {version}}}}}\n\
+             status: {{podIP: {ip}, phase: Running, conditions: [{{type: Ready, status: \"True\"}}]}}\n---\n"
+        );
+    }
+    text += &format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: who, namespace: default, labels: {{kubernetes.io/service-name: who}}}}\naddressType: IPv4\n\
+         ports: [{{name: grpc, port: {port}, protocol: TCP}}]\nendpoints:\n"
+    );
+    for (version, ip) in pods {
+        text += &format!(
+            "- {{addresses: [{ip}], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: who-{version}, namespace: default}}}}\n"
+        );
+    }
+    text
+}
+
+async fn has_grpc() -> bool {
+    let mut command = Command::new("python3");
+    command.args(["-c", "import grpc"]).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().await.is_ok_and(|status| status.success())
+}
+
+/// Servers at these addresses on one port.
+async fn servers(ips: &[&str]) -> Result<(Vec<Peer>, u16)> {
+    let (mut peers, mut port) = (Vec::new(), 0);
+    for ip in ips {
+        let mut peer = Peer::start(script("grpc_who.py").arg(format!("{ip}:{port}")))?;
+        port = peer.line().await?.trim().parse()?;
+        peers.push(peer);
+    }
+    Ok((peers, port))
+}
+
+fn share(seen: &BTreeMap<String, u32>, ip: &str) -> u32 {
+    seen.iter().filter(|(address, _)| address.starts_with(ip)).map(|(_, count)| count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpcio_resolves_splits_and_follows() -> Result<()> {
+    const CALLS: u32 = 400;
+    let test = "gRPC without a proxy";
+    if weft_cli().is_none() {
+        skipped(test, NO_WEFT_CLI);
+        return Ok(());
+    }
+    if !has_grpc().await {
+        skipped(test, "Python's grpcio is not installed (scripts/test installs it: pip install grpcio)");
+        return Ok(());
+    }
+    let (_servers, port) = servers(&["127.0.0.21", "127.0.0.22", "127.0.0.23"]).await?;
+    let first = pods(port, &[("v1", "127.0.0.21"), ("v2", "127.0.0.22")]);
+    let service = SERVICE.replace("APP_PORT", &port.to_string());
+    let files = [("who.yaml", service.as_str()), ("pods.yaml", &first), ("split.yaml", &split(80, 20))];
+    let plane = ControlPlane::start(&files).await?;
+
+    let bootstrap = plane.dir().join("bootstrap.json");
+    let server = json!({
+        "server_uri": format!("127.0.0.1:{}", plane.grpc()),
+        "channel_creds": [{ "type": "insecure" }],
+        "server_features": ["xds_v3"],
+    });
+    let id = "sidecar~127.0.0.97~client-1.default~default.svc.cluster.local";
+    let node = json!({ "id": id, "metadata": { "GENERATOR": "grpc" }, "locality": {} });
+    std::fs::write(&bootstrap, json!({ "xds_servers": [server], "node": node }).to_string())?;
+    let mut command = script("xds_client.py");
+    command.arg("xds:///who.default.svc.cluster.local:7070").env("GRPC_XDS_BOOTSTRAP", &bootstrap);
+    let mut client = Peer::start(&mut command)?;
+
+    let seen = client.calls(CALLS).await?;
+    let (v1, v2) = (share(&seen, "127.0.0.21"), share(&seen, "127.0.0.22"));
+    ensure!(v1 + v2 == CALLS, "{seen:?}\n{}", plane.log());
+    // 80 of 400 is four standard deviations of 8 either way.
+    ensure!((48..=112).contains(&v2), "not 80 to 20: {seen:?}");
+    plane.settled(1).await?;
+
+    plane.write("split.yaml", &split(0, 100))?;
+    plane.write("pods.yaml", &pods(port, &[("v1", "127.0.0.21"), ("v2", "127.0.0.23")]))?;
+    let client = tokio::sync::Mutex::new(client);
+    let look = || async {
+        let seen = client.lock().await.calls(10).await.ok()?;
+        (share(&seen, "127.0.0.23") == 10).then_some(())
+    };
+    eventually("all calls go to the new endpoint", PATIENCE, look).await.with_context(|| plane.log())?;
+    plane.settled(1).await?;
+    let status = plane.weft(&["proxy-status"]).await?;
+    ensure!(status.contains("grpc") && status.contains("SYNCED") && !status.contains("NACKED"), "{status}");
+    Ok(())
+}
