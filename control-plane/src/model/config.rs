@@ -10,7 +10,6 @@ use weft_proto::problem::{Problem, Severity};
 
 use super::host;
 use super::kinds::destination_rule::{DestinationRule as RuleObject, DestinationRuleSpec};
-use super::kinds::envoy_filter::{EnvoyFilter as FilterObject, EnvoyFilterSpec};
 use super::kinds::gateway::{GatewaySpec, IstioGateway};
 use super::kinds::mesh_config::MeshConfig;
 use super::kinds::service::ConfigMap;
@@ -18,9 +17,10 @@ use super::kinds::service_entry::{Sidecar as SidecarObject, SidecarSpec};
 use super::kinds::virtual_service::{HttpRoute, TcpRoute, TlsRoute, VirtualService as RoutesObject};
 use super::kinds::{Kind, Object, ObjectKey};
 use super::objects::Objects;
+use super::patches::{self, EnvoyFilter};
 use super::read::{Read, Reader};
 use super::visibility::Visibility;
-use super::{convert, delegate};
+use super::{check, convert, delegate};
 
 /// What is wrong with objects beyond what reading them shows.
 pub type Problems = BTreeMap<ObjectKey, Vec<Problem>>;
@@ -123,17 +123,6 @@ pub struct Sidecar {
     pub spec: SidecarSpec,
 }
 
-/// Patches.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EnvoyFilter {
-    /// The object.
-    pub key: ObjectKey,
-    /// What to call where it came from.
-    pub source: Arc<str>,
-    /// The patches.
-    pub spec: EnvoyFilterSpec,
-}
-
 impl Config {
     /// Reads it from all objects.
     pub(super) fn new(objects: &Objects, problems: &mut Problems) -> Self {
@@ -146,19 +135,16 @@ impl Config {
         let sidecars = objects.by_age::<SidecarObject>(Kind::Sidecar).into_iter();
         let sidecars =
             sidecars.map(|(object, sidecar)| Sidecar { key: object.key.clone(), spec: sidecar.spec.clone() });
-        let filters = objects.by_age::<FilterObject>(Kind::EnvoyFilter).into_iter();
-        let mut envoy_filters: Vec<Arc<EnvoyFilter>> =
-            filters.map(|(object, filter)| envoy_filter(object, filter)).collect();
-        envoy_filters.sort_by_key(|filter| filter.spec.priority);
         let mut config = Self {
             virtual_services,
             destination_rules,
             gateways,
             sidecars: sidecars.map(Arc::new).collect(),
-            envoy_filters,
+            envoy_filters: patches::all(objects, problems),
             mesh,
         };
         convert::convert(objects, &mut config, problems);
+        check::all(objects, &config, problems);
         config
     }
 }
@@ -206,10 +192,6 @@ fn istio_gateway(object: &Object, gateway: &IstioGateway) -> Arc<Gateway> {
         own_namespace_only: false,
         spec: gateway.spec.clone(),
     })
-}
-
-fn envoy_filter(object: &Object, filter: &FilterObject) -> Arc<EnvoyFilter> {
-    Arc::new(EnvoyFilter { key: object.key.clone(), source: object.source.clone(), spec: filter.spec.clone() })
 }
 
 /// The MeshConfig of ConfigMap `istio`: that of `istio-system`, else the oldest.

@@ -2,6 +2,7 @@
 //!
 //! Must not know: files, servers, xDS. No input or output; everything is plain data.
 
+mod check;
 pub mod config;
 mod convert;
 mod delegate;
@@ -9,6 +10,7 @@ pub mod endpoint;
 pub mod host;
 pub mod kinds;
 pub mod objects;
+pub mod patches;
 pub mod read;
 pub mod replicas;
 pub mod service;

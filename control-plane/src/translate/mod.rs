@@ -8,6 +8,7 @@
 //! | `cluster`, `policy`, `balancing`, `upstream_tls` | clusters |
 //! | `endpoints`, `locality` | their endpoints |
 //! | `routes` | route configurations |
+//! | `patch` | EnvoyFilters, over all of it |
 //! | `gateway`, `downstream_tls` | listeners of gateways |
 //! | `grpc` | all of it for proxyless gRPC clients |
 //! | `outbound`, `inbound`, `tcp_routes`, `chains`, `http` | listeners |
@@ -24,6 +25,7 @@ mod inbound;
 mod locality;
 mod names;
 mod outbound;
+mod patch;
 mod policy;
 mod routes;
 mod tcp_routes;
@@ -117,11 +119,16 @@ pub fn generate(world: &World, proxy: &Proxy) -> Resources {
         }
     }
     resources.set(ResourceType::Endpoints, assignments);
+    let mut generated = patch::Generated { clusters, listeners, tables, extensions: Vec::new() };
+    patch::apply(&view, &mut generated);
+    let patch::Generated { clusters, listeners, tables, extensions } = generated;
     let set = |named: Vec<Resource>| named.into_iter().collect::<ResourceSet>();
     resources.set(ResourceType::Cluster, set(clusters.iter().map(|of| Resource::new(of.name.as_str(), of)).collect()));
     resources
         .set(ResourceType::Listener, set(listeners.iter().map(|of| Resource::new(of.name.as_str(), of)).collect()));
     resources.set(ResourceType::Route, set(tables.iter().map(|of| Resource::new(of.name.as_str(), of)).collect()));
+    resources
+        .set(ResourceType::Extension, set(extensions.iter().map(|of| Resource::new(of.name.as_str(), of)).collect()));
     resources
 }
 

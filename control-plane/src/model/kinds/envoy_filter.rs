@@ -152,10 +152,6 @@ record! {
     pub struct RouteConfigurationMatch {
         /// By port.
         port_number: Option<u32>,
-        /// By the gateway server's port name.
-        port_name: Option<String>,
-        /// By the gateway, `namespace/name`.
-        gateway: Option<String>,
         /// By name.
         name: Option<String>,
         /// Virtual hosts in them.

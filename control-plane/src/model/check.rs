@@ -1,0 +1,219 @@
+//! What is wrong with objects beyond their form: told to their authors, and left out of what is generated.
+//!
+//! Owns the checks of one object at a time, and of objects that conflict. Must not know: files.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use weft_proto::problem::{Position, Problem, Severity};
+
+use super::config::{Config, GatewayRef, Problems, VirtualService as Routes};
+use super::kinds::destination_rule::{ClientTls, ClientTlsMode, DestinationRule, TrafficPolicy};
+use super::kinds::gateway::{IstioGateway, ServerTlsMode};
+use super::kinds::virtual_service::{HttpRoute, Percent, VirtualService};
+use super::kinds::{Kind, Object, ObjectKey};
+use super::objects::Objects;
+use super::service::Protocol;
+
+/// Collects what is wrong with one object.
+struct Teller<'o> {
+    object: &'o Object,
+    told: Vec<Problem>,
+}
+
+impl Teller<'_> {
+    fn invalid(&mut self, at: Position, path: impl Into<String>, reason: impl Into<String>) {
+        self.told.push(self.object.problem(Severity::Invalid, at, path, reason));
+    }
+
+    fn unsupported(&mut self, at: Position, path: impl Into<String>, reason: impl Into<String>) {
+        self.told.push(self.object.problem(Severity::Unsupported, at, path, reason));
+    }
+}
+
+/// Checks every object.
+pub(super) fn all(objects: &Objects, config: &Config, problems: &mut Problems) {
+    for object in objects.iter() {
+        let mut teller = Teller { object, told: Vec::new() };
+        if let Some(routes) = object.of::<VirtualService>() {
+            virtual_service(&mut teller, routes);
+        } else if let Some(rule) = object.of::<DestinationRule>() {
+            destination_rule(&mut teller, rule);
+        } else if let Some(gateway) = object.of::<IstioGateway>() {
+            gateway_object(&mut teller, gateway);
+        }
+        if !teller.told.is_empty() {
+            problems.entry(object.key.clone()).or_default().extend(teller.told);
+        }
+    }
+    conflicts(objects, config, problems);
+}
+
+fn virtual_service(teller: &mut Teller<'_>, routes: &VirtualService) {
+    let spec = &routes.spec;
+    for (index, route) in spec.http.iter().enumerate() {
+        http_route(teller, &format!("spec.http[{index}]"), route);
+    }
+    if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
+        teller.invalid(spec.at.0, "spec", "has no http, tls or tcp rules: it routes nothing");
+    }
+}
+
+fn http_route(teller: &mut Teller<'_>, path: &str, route: &HttpRoute) {
+    let at = route.at.0;
+    let actions =
+        [!route.route.is_empty(), route.redirect.is_some(), route.direct_response.is_some(), route.delegate.is_some()];
+    match actions.into_iter().filter(|set| *set).count() {
+        0 => teller.invalid(at, path, "does nothing: write one of route, redirect, directResponse, delegate"),
+        1 => {}
+        _ => {
+            teller.invalid(at, path, "does several things: write only one of route, redirect, directResponse, delegate")
+        }
+    }
+    if route.route.len() > 1 {
+        let total: u64 = route.route.iter().map(|to| u64::from(to.weight.unwrap_or(0))).sum();
+        if total == 0 {
+            teller.invalid(at, format!("{path}.route"), "all weights are 0: give at least one destination a weight");
+        }
+        for (index, to) in route.route.iter().enumerate().filter(|(_, to)| to.weight.is_none()) {
+            let path = format!("{path}.route[{index}].weight");
+            teller.invalid(
+                to.at.0,
+                path,
+                "missing: of several destinations each needs a weight, and this one gets nothing",
+            );
+        }
+    }
+    let fault = route.fault.as_ref();
+    let shares: [(&str, Option<&Percent>); 3] = [
+        ("fault.delay.percentage", fault.and_then(|of| of.delay.as_ref()).and_then(|of| of.percentage.as_ref())),
+        ("fault.abort.percentage", fault.and_then(|of| of.abort.as_ref()).and_then(|of| of.percentage.as_ref())),
+        ("mirrorPercentage", route.mirror_percentage.as_ref()),
+    ];
+    for (name, share) in shares {
+        if let Some(share) = share.filter(|share| !(0.0..=100.0).contains(&share.value)) {
+            teller.invalid(share.at.0, format!("{path}.{name}"), format!("{} is not between 0 and 100", share.value));
+        }
+    }
+    if let Some(abort) = fault.and_then(|of| of.abort.as_ref()) {
+        let status = abort.http_status.is_some_and(|status| (200..600).contains(&status));
+        if !status && abort.grpc_status.is_none() {
+            let path = format!("{path}.fault.abort");
+            teller.invalid(abort.at.0, path, "has no httpStatus from 200 to 599 and no grpcStatus: it does nothing");
+        }
+    }
+    if let Some(answer) = route.direct_response.as_ref().filter(|answer| !(200..600).contains(&answer.status)) {
+        let reason = format!("{} is no status that can be answered with: write one from 200 to 599", answer.status);
+        teller.invalid(answer.at.0, format!("{path}.directResponse.status"), reason);
+    }
+}
+
+fn destination_rule(teller: &mut Teller<'_>, rule: &DestinationRule) {
+    let spec = &rule.spec;
+    if spec.host.is_empty() {
+        teller.invalid(spec.at.0, "spec.host", "missing: it is for no host");
+    }
+    if let Some(policy) = &spec.traffic_policy {
+        traffic_policy(teller, "spec.trafficPolicy", policy);
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for (index, subset) in spec.subsets.iter().enumerate() {
+        let path = format!("spec.subsets[{index}]");
+        if names.contains(&subset.name.as_str()) {
+            let reason = format!("{:?} is there already: the first one counts", subset.name);
+            teller.invalid(subset.at.0, format!("{path}.name"), reason);
+        }
+        names.push(&subset.name);
+        if let Some(policy) = &subset.traffic_policy {
+            traffic_policy(teller, &format!("{path}.trafficPolicy"), policy);
+        }
+    }
+}
+
+fn traffic_policy(teller: &mut Teller<'_>, path: &str, policy: &TrafficPolicy) {
+    if let Some(of) = &policy.tls {
+        client_tls(teller, &format!("{path}.tls"), of);
+    }
+    for (index, of) in policy.port_level_settings.iter().enumerate() {
+        if let Some(of) = &of.tls {
+            client_tls(teller, &format!("{path}.portLevelSettings[{index}].tls"), of);
+        }
+    }
+}
+
+fn client_tls(teller: &mut Teller<'_>, path: &str, of: &ClientTls) {
+    let file_missing = of.credential_name.is_none() && (of.client_certificate.is_none() || of.private_key.is_none());
+    match of.mode {
+        ClientTlsMode::IstioMutual => {
+            let reason = "ISTIO_MUTUAL is not supported yet: workloads have no identities, and traffic is plaintext";
+            teller.unsupported(of.at.0, format!("{path}.mode"), reason);
+        }
+        ClientTlsMode::Mutual if file_missing => {
+            let reason = "MUTUAL needs credentialName, or clientCertificate and privateKey";
+            teller.invalid(of.at.0, path, reason);
+        }
+        _ => {}
+    }
+}
+
+fn gateway_object(teller: &mut Teller<'_>, gateway: &IstioGateway) {
+    for (index, server) in gateway.spec.servers.iter().enumerate() {
+        let path = format!("spec.servers[{index}]");
+        let protocol = Protocol::parse(&server.port.protocol).filter(|protocol| *protocol != Protocol::Udp);
+        if protocol.is_none() {
+            let reason = format!(
+                "{:?} is not supported: the server is not opened (write HTTP, HTTP2, GRPC, HTTPS, TLS or TCP)",
+                server.port.protocol
+            );
+            teller.invalid(server.port.at.0, format!("{path}.port.protocol"), reason);
+        }
+        if server.port.number == 0 || server.port.number > 65535 {
+            teller.invalid(server.port.at.0, format!("{path}.port.number"), "is no port: write one from 1 to 65535");
+        }
+        let tls = server.tls.as_ref();
+        if protocol.is_some_and(Protocol::is_tls) && tls.is_none() {
+            teller.invalid(server.at.0, format!("{path}.tls"), "missing: the server is not opened without");
+        }
+        let Some(tls) = tls else { continue };
+        if matches!(tls.mode, ServerTlsMode::AutoPassthrough | ServerTlsMode::IstioMutual) {
+            let reason = "AUTO_PASSTHROUGH and ISTIO_MUTUAL are not supported yet: the server is not opened";
+            teller.unsupported(tls.at.0, format!("{path}.tls.mode"), reason);
+        }
+    }
+}
+
+/// Of two VirtualServices for a host in the mesh the older one counts; the other is told.
+fn conflicts(objects: &Objects, config: &Config, problems: &mut Problems) {
+    let mut first: BTreeMap<(&str, bool), &Arc<Routes>> = BTreeMap::new();
+    let in_mesh = config.virtual_services.iter().filter(|routes| routes.gateways.contains(&GatewayRef::Mesh));
+    for routes in in_mesh {
+        for name in &routes.hosts {
+            let key = (&**name, routes.http.is_empty());
+            match first.get(&key) {
+                Some(other) if other.key != routes.key && other.visibility == routes.visibility => {
+                    tell_conflict(objects, &routes.key, &other.key, name, problems);
+                }
+                Some(_) => {}
+                None => {
+                    first.insert(key, routes);
+                }
+            }
+        }
+    }
+    let mut rules: BTreeMap<(&str, &str, bool), &ObjectKey> = BTreeMap::new();
+    for rule in &config.destination_rules {
+        let key = (&*rule.key.namespace, &*rule.host, rule.spec.workload_selector.is_some());
+        let other = *rules.entry(key).or_insert(&rule.key);
+        if *other != rule.key && rule.spec.traffic_policy.is_some() {
+            tell_conflict(objects, &rule.key, other, &rule.host, problems);
+        }
+    }
+}
+
+fn tell_conflict(objects: &Objects, of: &ObjectKey, other: &ObjectKey, name: &str, problems: &mut Problems) {
+    let Some(object) = objects.by_key(of) else { return };
+    let path = if of.kind == Kind::DestinationRule { "spec.trafficPolicy" } else { "spec.hosts" };
+    let reason =
+        format!("{other} is for {name}, too, and is older: it counts, and this has no effect there; merge the two");
+    problems.entry(of.clone()).or_default().push(object.problem(Severity::Invalid, object.at, path, reason));
+}

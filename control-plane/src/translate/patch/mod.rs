@@ -1,0 +1,177 @@
+//! EnvoyFilters: patches of what was generated, in their order.
+//!
+//! What a patch does not find it leaves alone; what does not decode any more after a patch stays as it was.
+
+mod filters;
+mod routes;
+
+use prost::Message;
+use weft_proto::pb::envoy::config::cluster::v3::Cluster;
+use weft_proto::pb::envoy::config::core::v3::{TrafficDirection, TypedExtensionConfig};
+use weft_proto::pb::envoy::config::listener::v3::Listener;
+use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
+
+use super::view::View;
+use crate::model::kinds::envoy_filter::{ApplyTo, ClusterMatch, Operation, PatchContext};
+use crate::model::patches::{EnvoyFilter, Patch};
+use crate::node::ProxyKind;
+
+/// What can be patched.
+#[derive(Default)]
+pub(super) struct Generated {
+    pub(super) clusters: Vec<Cluster>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) tables: Vec<RouteConfiguration>,
+    pub(super) extensions: Vec<TypedExtensionConfig>,
+}
+
+/// Applies every EnvoyFilter that is for this proxy: those of the root namespace first.
+pub(super) fn apply(view: &View<'_>, generated: &mut Generated) {
+    let config = view.world.config();
+    let root = config.mesh.root_namespace();
+    let own = &view.proxy.namespace;
+    let selects = |of: &EnvoyFilter| of.selector.as_ref().is_none_or(|selector| selector.matches(view.labels));
+    let all = || config.envoy_filters.iter().filter(|of| selects(of));
+    let in_root = all().filter(|of| &*of.key.namespace == root);
+    let in_own = all().filter(|of| *of.key.namespace == **own && &*of.key.namespace != root);
+    for patch in in_root.chain(in_own).flat_map(|of| &of.patches) {
+        one(view.proxy.kind, patch, generated);
+    }
+}
+
+fn one(kind: ProxyKind, patch: &Patch, generated: &mut Generated) {
+    let context = patch.of.context;
+    match patch.apply_to {
+        ApplyTo::Cluster => clusters(kind, patch, &mut generated.clusters),
+        ApplyTo::Listener => {
+            // What is added says by itself which traffic it is for.
+            let fits = |listener: &Listener| {
+                in_context(kind, context, is_inbound(listener)) && filters::names(patch, listener)
+            };
+            if patch.operation != Operation::Add || added_here(kind, context) {
+                in_list(&mut generated.listeners, patch, fits, merged);
+            }
+        }
+        ApplyTo::FilterChain | ApplyTo::NetworkFilter | ApplyTo::HttpFilter | ApplyTo::ListenerFilter => {
+            for listener in &mut generated.listeners {
+                if in_context(kind, context, is_inbound(listener)) && filters::names(patch, listener) {
+                    filters::apply(patch, listener);
+                }
+            }
+        }
+        ApplyTo::RouteConfiguration | ApplyTo::VirtualHost | ApplyTo::HttpRoute => {
+            if in_context(kind, context, false) {
+                generated.tables.iter_mut().for_each(|table| routes::apply(patch, table));
+            }
+            for listener in &mut generated.listeners {
+                if in_context(kind, context, is_inbound(listener)) {
+                    filters::for_inline_tables(listener, |table| routes::apply(patch, table));
+                }
+            }
+        }
+        ApplyTo::ExtensionConfig => {
+            if patch.operation == Operation::Add && added_here(kind, context) {
+                generated.extensions.extend(TypedExtensionConfig::decode(patch.value.as_slice()).ok());
+            }
+        }
+        ApplyTo::Bootstrap | ApplyTo::Invalid => {}
+    }
+}
+
+fn is_inbound(listener: &Listener) -> bool {
+    listener.traffic_direction == TrafficDirection::Inbound as i32
+}
+
+/// Whether traffic of this proxy and direction is meant.
+fn in_context(kind: ProxyKind, context: PatchContext, inbound: bool) -> bool {
+    match (context, kind) {
+        (PatchContext::Any, _) => true,
+        (PatchContext::Gateway, ProxyKind::Gateway) => true,
+        (PatchContext::SidecarInbound, ProxyKind::Sidecar) => inbound,
+        (PatchContext::SidecarOutbound, ProxyKind::Sidecar | ProxyKind::Grpc) => !inbound,
+        _ => false,
+    }
+}
+
+/// Whether something without a direction is added at this proxy.
+fn added_here(kind: ProxyKind, context: PatchContext) -> bool {
+    in_context(kind, context, true) || in_context(kind, context, false)
+}
+
+fn clusters(kind: ProxyKind, patch: &Patch, all: &mut Vec<Cluster>) {
+    let context = patch.of.context;
+    if patch.operation == Operation::Add {
+        if added_here(kind, context) {
+            all.extend(Cluster::decode(patch.value.as_slice()).ok());
+        }
+        return;
+    }
+    let fits = |cluster: &Cluster| {
+        let inbound = cluster.name.starts_with("inbound|") || cluster.name.starts_with("Inbound");
+        in_context(kind, context, inbound) && patch.of.cluster.as_ref().is_none_or(|of| cluster_fits(of, &cluster.name))
+    };
+    in_list(all, patch, fits, merged);
+}
+
+fn cluster_fits(of: &ClusterMatch, name: &str) -> bool {
+    let mut parts = name.split('|').skip(1);
+    let (port, subset, host) = (parts.next(), parts.next(), parts.next());
+    of.name.as_deref().is_none_or(|wanted| wanted == name)
+        && of.port_number.is_none_or(|wanted| port.and_then(|port| port.parse().ok()) == Some(wanted))
+        && of.subset.as_deref().is_none_or(|wanted| subset == Some(wanted))
+        && of.service.as_deref().is_none_or(|wanted| host == Some(wanted))
+}
+
+/// A message with another one merged over it: what both set is the other's, lists are joined.
+fn merged<M: Message + Default>(base: &M, over: &[u8]) -> Option<M> {
+    let mut bytes = base.encode_to_vec();
+    bytes.extend_from_slice(over);
+    M::decode(bytes.as_slice()).ok()
+}
+
+/// One operation on a list.
+fn in_list<M: Message + Default>(
+    list: &mut Vec<M>,
+    patch: &Patch,
+    fits: impl Fn(&M) -> bool,
+    merge: impl Fn(&M, &[u8]) -> Option<M>,
+) {
+    let value = || M::decode(patch.value.as_slice()).ok();
+    let first = list.iter().position(&fits);
+    match patch.operation {
+        Operation::Invalid => {}
+        Operation::Merge => {
+            for item in list.iter_mut().filter(|item| fits(item)) {
+                if let Some(made) = merge(item, &patch.value) {
+                    *item = made;
+                }
+            }
+        }
+        Operation::Remove => list.retain(|item| !fits(item)),
+        Operation::Replace => {
+            for item in list.iter_mut().filter(|item| fits(item)) {
+                if let Some(made) = value() {
+                    *item = made;
+                }
+            }
+        }
+        Operation::Add => list.extend(value()),
+        Operation::InsertFirst => insert(list, 0, value()),
+        Operation::InsertBefore => {
+            if let Some(at) = first {
+                insert(list, at, value());
+            }
+        }
+        Operation::InsertAfter => {
+            if let Some(at) = first {
+                insert(list, at + 1, value());
+            }
+        }
+    }
+}
+
+fn insert<M>(list: &mut Vec<M>, at: usize, value: Option<M>) {
+    if let Some(value) = value {
+        list.insert(at, value);
+    }
+}
