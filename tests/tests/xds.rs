@@ -3,5 +3,11 @@
 
 #[path = "xds/basics.rs"]
 mod basics;
+#[path = "xds/outage.rs"]
+mod outage;
+#[path = "xds/refusals.rs"]
+mod refusals;
+#[path = "xds/warming.rs"]
+mod warming;
 #[path = "xds/yaml.rs"]
 mod yaml;

@@ -113,8 +113,8 @@ fn sources(
 
 fn state(draining: bool, phase: Phase) -> ServerState {
     match phase {
-        Phase::StaticClusters => ServerState::PreInitializing,
-        Phase::Clusters | Phase::Listeners => ServerState::Initializing,
+        Phase::StaticClusters | Phase::Clusters => ServerState::PreInitializing,
+        Phase::Listeners => ServerState::Initializing,
         Phase::Live if draining => ServerState::Draining,
         Phase::Live => ServerState::Live,
     }

@@ -6,7 +6,7 @@ use weft_tests::scene::{Scene, Variant, play};
 
 use crate::yaml::{direct, eds, endpoints, fixed, inline, listener, rds_listener, routes};
 
-const BOTH: [Variant; 2] = [Variant::Sotw, Variant::Delta];
+pub(crate) const BOTH: [Variant; 2] = [Variant::Sotw, Variant::Delta];
 
 /// Cluster `a` with its endpoints, a listener with its routes: all by discovery.
 pub(crate) async fn serving(scene: &mut Scene) -> Result<()> {
