@@ -97,6 +97,7 @@ struct Inner {
 pub struct Plane {
     inner: Arc<Mutex<Inner>>,
     port: u16,
+    tls: Option<Arc<rustls::ServerConfig>>,
     task: Option<JoinHandle<()>>,
 }
 
@@ -112,11 +113,23 @@ impl Plane {
     /// # Errors
     /// There is no port.
     pub async fn start() -> Result<Self> {
+        Self::over(None).await
+    }
+
+    /// The same over TLS, with the certificate `server` of [`crate::tls`].
+    ///
+    /// # Errors
+    /// There is no port, or no certificate.
+    pub async fn start_tls() -> Result<Self> {
+        Self::over(Some(crate::tls::server(&["h2"])?)).await
+    }
+
+    async fn over(tls: Option<Arc<rustls::ServerConfig>>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("bind the management server")?;
         let port = listener.local_addr()?.port();
         let inner = Arc::new(Mutex::new(Inner::default()));
-        let task = Some(tokio::spawn(wire::serve(listener, inner.clone())));
-        Ok(Self { inner, port, task })
+        let task = Some(tokio::spawn(wire::serve(listener, tls.clone(), inner.clone())));
+        Ok(Self { inner, port, tls, task })
     }
 
     /// Its port.
@@ -192,7 +205,7 @@ impl Plane {
         let port = self.port;
         let bind = || async move { TcpListener::bind(("127.0.0.1", port)).await.ok() };
         let listener = eventually("the management server's port is free", PATIENCE, bind).await?;
-        self.task = Some(tokio::spawn(wire::serve(listener, self.inner.clone())));
+        self.task = Some(tokio::spawn(wire::serve(listener, self.tls.clone(), self.inner.clone())));
         Ok(())
     }
 

@@ -101,7 +101,20 @@ impl Scene {
         write: impl FnOnce(Variant, u16) -> String,
         arguments: &[&str],
     ) -> Result<Self> {
-        let plane = Plane::start().await?;
+        Self::under(Plane::start().await?, kind, variant, write, arguments).await
+    }
+
+    /// The same under this management server.
+    ///
+    /// # Errors
+    /// When the proxy does not start.
+    pub async fn under(
+        plane: Plane,
+        kind: Kind,
+        variant: Variant,
+        write: impl FnOnce(Variant, u16) -> String,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let text = write(variant, plane.port());
         let world = World::begin(kind, &text, arguments).await?;
         Ok(Self { world, plane, variant, seen: Vec::new() })

@@ -3,10 +3,14 @@
 
 #[path = "xds/basics.rs"]
 mod basics;
+#[path = "xds/files.rs"]
+mod files;
 #[path = "xds/outage.rs"]
 mod outage;
 #[path = "xds/refusals.rs"]
 mod refusals;
+#[path = "xds/streams.rs"]
+mod streams;
 #[path = "xds/warming.rs"]
 mod warming;
 #[path = "xds/yaml.rs"]

@@ -181,6 +181,14 @@ fn resource(any: &Any) -> Result<Secret, Vec<Problem>> {
     Err(problems)
 }
 
+/// Reads the resources of a file: a `DiscoveryResponse`, or the bare list of its resources.
+///
+/// # Errors
+/// Every problem, each with its place.
+pub fn resources(path: &Path) -> Result<DiscoveryResponse, Problems> {
+    discovery_response(path).map(|(response, _)| response)
+}
+
 /// Reads a `DiscoveryResponse`. A list is taken for its `resources`.
 fn discovery_response(path: &Path) -> Result<(DiscoveryResponse, SpanTree), Problems> {
     let format = Format::of_path(path)?;

@@ -98,6 +98,7 @@ impl State {
         let environment = &self.environment;
         let checked =
             self.strictness.check(resource, |p: &PbCluster| from_xds::cluster(p, environment), pending::cluster)?;
+        needs::check_cluster(&checked.value).map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
         let loaded = loaded(resource, checked.ignored);
         let name = resource.name.clone();
         let item = Item::Cluster(name.clone());

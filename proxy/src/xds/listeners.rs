@@ -155,6 +155,7 @@ impl State {
     fn build_listener(&mut self, resource: &Resource, environment: &Environment, now: Instant) -> Result<(), String> {
         let checked =
             self.strictness.check(resource, |l: &PbListener| from_xds::listener(l, environment), pending::listener)?;
+        needs::check_listener(&checked.value).map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
         let (config, loaded) = (checked.value, loaded(resource, checked.ignored));
         let name = config.name.clone();
         let current = self.listeners.manager.find(&name).map(|(l, _)| l);

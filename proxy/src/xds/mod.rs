@@ -20,6 +20,7 @@ mod check;
 mod clusters;
 mod dump;
 mod endpoints;
+mod files;
 mod kind;
 mod listeners;
 mod needs;
@@ -88,6 +89,7 @@ impl Xds {
                 ..e
             })?;
         }
+        check_files(&start)?;
         let node = node::node(&start.bootstrap, &start.node);
         let sources = Sources::new(node, start.dynamic.ads.clone());
         let mut state = State::new(
@@ -133,4 +135,22 @@ impl Xds {
     pub fn is_discovered(&self, cluster: &str) -> bool {
         self.0.lock().clusters.all.contains_key(cluster)
     }
+}
+
+/// Files that the bootstrap names must be there.
+fn check_files(start: &Start) -> Result<(), ConfigError> {
+    let own = [("lds_config", &start.dynamic.listeners), ("cds_config", &start.dynamic.clusters)];
+    for (field, source) in own {
+        if let Some(source) = source {
+            files::check(&source.from).map_err(|e| ConfigError::at(format!("dynamic_resources.{field}"), e.reason))?;
+        }
+    }
+    for cluster in start.parts.clusters.all() {
+        needs::check_cluster(&cluster.config).map_err(|e| ConfigError { resource: cluster.name.to_string(), ..e })?;
+    }
+    for (listener, _) in &start.statics {
+        needs::check_listener(&listener.config)
+            .map_err(|e| ConfigError { resource: listener.config.name.clone(), ..e })?;
+    }
+    Ok(())
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_proto::pb::envoy::config::core::v3::Node;
+use weft_proto::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use weft_proto::pb::google::protobuf::Any;
 use weft_proto::pb::google::rpc::Status;
 
@@ -87,6 +88,47 @@ pub struct Update {
     pub complete: bool,
     /// What is wrong with the response itself.
     pub problems: Vec<String>,
+}
+
+impl Update {
+    /// What a file holds.
+    pub fn of_file(kind: Kind, response: &DiscoveryResponse) -> Update {
+        let mut update = Update {
+            kind,
+            version: response.version_info.clone(),
+            nonce: String::new(),
+            resources: Vec::with_capacity(response.resources.len()),
+            removed: Vec::new(),
+            complete: kind.is_whole(),
+            problems: Vec::new(),
+        };
+        // Nobody renews what a file says.
+        update.add(response.resources.iter().cloned().map(sotw::wrapped).collect(), |_| {});
+        update
+    }
+
+    /// Adds resources as they came; `lives` is told how long each of them does.
+    fn add(&mut self, resources: Vec<Wrapped>, mut lives: impl FnMut(&Life)) {
+        let mut seen = BTreeSet::new();
+        for (i, wrapped) in resources.into_iter().enumerate() {
+            let (resource, life) = match wrapped.open(self.kind, &self.version) {
+                Ok(opened) => opened,
+                Err(problem) => {
+                    self.problems.push(format!("resources[{i}]: {problem}"));
+                    continue;
+                }
+            };
+            lives(&life);
+            match resource {
+                // A sign of life: nothing changed.
+                None => self.complete = false,
+                Some(r) if !seen.insert(r.name.clone()) => {
+                    self.problems.push(format!("{}: duplicate resource {} found", r.name, r.name));
+                }
+                Some(r) => self.resources.push(r),
+            }
+        }
+    }
 }
 
 /// A resource of a response.
@@ -275,23 +317,7 @@ impl Mux {
             complete: !self.delta && kind.is_whole(),
             problems: Vec::new(),
         };
-        let mut seen = BTreeSet::new();
-        for (i, wrapped) in decoded.resources.into_iter().enumerate() {
-            match wrapped.open(kind, &update.version) {
-                Err(problem) => update.problems.push(format!("resources[{i}]: {problem}")),
-                Ok((resource, life)) => {
-                    s.lives_until(&life.name, life.ttl.map(|ttl| now + ttl));
-                    match resource {
-                        // A sign of life: nothing changed.
-                        None => update.complete = false,
-                        Some(r) if !seen.insert(r.name.clone()) => {
-                            update.problems.push(format!("{}: duplicate resource {} found", r.name, r.name));
-                        }
-                        Some(r) => update.resources.push(r),
-                    }
-                }
-            }
-        }
+        update.add(decoded.resources, |life| s.lives_until(&life.name, life.ttl.map(|ttl| now + ttl)));
         Ok(Received::Update(update))
     }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::files;
 use crate::config::{
-    Cluster, ClusterSpecifier, ConfigSource, DownstreamTransport, Listener, Mirror, NetworkFilterKind, Rds,
-    RouteConfig, RouteKind, SdsConfig, SdsSource, UpstreamTransport,
+    Cluster, ClusterSpecifier, ConfigError, ConfigSource, Discovery, DownstreamTransport, Listener, Mirror,
+    NetworkFilterKind, Rds, RouteConfig, RouteKind, SdsConfig, SdsSource, UpstreamTransport,
 };
 
 /// Discovered secrets of a cluster.
@@ -19,6 +20,29 @@ fn upstream(t: &UpstreamTransport) -> Vec<&SdsSource> {
         UpstreamTransport::Tls(tls) => tls.common.secrets().collect(),
         UpstreamTransport::ProxyProtocol { inner, .. } => upstream(inner),
     }
+}
+
+/// Whether what a cluster refers to can be asked for.
+///
+/// # Errors
+/// A file is missing.
+pub(super) fn check_cluster(c: &Cluster) -> Result<(), ConfigError> {
+    match &c.discovery {
+        Discovery::Eds { source, .. } => {
+            files::check(&source.from).map_err(|e| ConfigError::at("eds_cluster_config.eds_config", e.reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether what a listener refers to can be asked for.
+///
+/// # Errors
+/// A file is missing.
+pub(super) fn check_listener(l: &Listener) -> Result<(), ConfigError> {
+    listener_routes(l)
+        .into_iter()
+        .try_for_each(|rds| files::check(&rds.source.from).map_err(|e| ConfigError::at("rds.config_source", e.reason)))
 }
 
 /// Discovered secrets of a listener.

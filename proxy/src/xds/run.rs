@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::client::{Client, Event, RESPONSES};
 use super::dial::{self, Dialer};
+use super::files::Files;
 use super::kind::{AGGREGATED, Kind};
 use super::mux::Received;
 use super::sources::Key;
@@ -33,6 +34,8 @@ pub struct Discovery {
     requests: BTreeMap<Key, mpsc::Sender<Vec<u8>>>,
     tell: mpsc::Sender<(Key, Event)>,
     events: mpsc::Receiver<(Key, Event)>,
+    /// Files of resources.
+    files: Files,
     /// Clusters whose names are being resolved.
     names: FuturesUnordered<BoxFuture<'static, String>>,
     stats: ControlPlaneStats,
@@ -50,6 +53,7 @@ impl Discovery {
             requests: BTreeMap::new(),
             tell,
             events,
+            files: Files::new(),
             names: FuturesUnordered::new(),
             stats,
             parts,
@@ -65,6 +69,7 @@ impl Discovery {
             let writable = wait_for_room(full);
             tokio::select! {
                 Some((key, event)) = self.events.recv() => self.happened(&key, event),
+                path = self.files.next() => self.state.lock().sources.moved(&path),
                 () = until(deadline) => self.state.lock().elapsed(Instant::now()),
                 Some(cluster) = self.names.next() => self.state.lock().resolved(&cluster, Instant::now()),
                 () = writable => {}
@@ -74,6 +79,7 @@ impl Discovery {
 
     /// Opens streams and resolves names that were asked for since.
     fn begin_what_is_new(&mut self) {
+        self.read_files();
         let (streams, resolve) = {
             let mut state = self.state.lock();
             (std::mem::take(&mut state.sources.unopened), std::mem::take(&mut state.resolve))
@@ -92,6 +98,15 @@ impl Discovery {
             } else {
                 self.names.push(Box::pin(std::future::ready(name)));
             }
+        }
+    }
+
+    /// Reads files that are new, that changed, or that somebody else wants; what they bring may want others.
+    fn read_files(&mut self) {
+        loop {
+            let Some((source, kind)) = self.state.lock().sources.unread.pop_first() else { return };
+            let content = self.files.read(&source);
+            self.state.lock().file_read(&source, kind, content, Instant::now());
         }
     }
 

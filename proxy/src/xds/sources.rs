@@ -1,10 +1,12 @@
 //! Who delivers what: the streams and files that are open, and what each of them was asked for. No input or output.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use tokio::time::Instant;
 use weft_proto::pb::envoy::config::core::v3::Node;
 
+use super::files;
 use super::kind::Kind;
 use super::mux::Mux;
 use crate::config::{ApiConfigSource, Source};
@@ -37,14 +39,21 @@ pub(super) struct Sources {
     /// Streams that nobody has opened yet.
     pub(super) unopened: Vec<(Key, ApiConfigSource)>,
     /// Files, and what they deliver.
-    pub(super) files: Vec<(Source, Kind)>,
-    /// Files that nobody has read yet.
-    pub(super) unread: Vec<(Source, Kind)>,
+    files: BTreeSet<(Source, Kind)>,
+    /// Files that are to be read: for the first time, or for somebody else.
+    pub(super) unread: BTreeSet<(Source, Kind)>,
 }
 
 impl Sources {
     pub(super) fn new(node: Node, ads: Option<ApiConfigSource>) -> Self {
-        Sources { node, ads, streams: BTreeMap::new(), unopened: Vec::new(), files: Vec::new(), unread: Vec::new() }
+        Sources {
+            node,
+            ads,
+            streams: BTreeMap::new(),
+            unopened: Vec::new(),
+            files: BTreeSet::new(),
+            unread: BTreeSet::new(),
+        }
     }
 
     fn mux(&mut self, source: &Source, kind: Kind) -> Option<&mut Mux> {
@@ -66,10 +75,9 @@ impl Sources {
     }
 
     fn file(&mut self, source: &Source, kind: Kind) {
-        let file = (source.clone(), kind);
-        if matches!(source, Source::File { .. }) && !self.files.contains(&file) {
-            self.files.push(file.clone());
-            self.unread.push(file);
+        if matches!(source, Source::File { .. }) {
+            self.files.insert((source.clone(), kind));
+            self.unread.insert((source.clone(), kind));
         }
     }
 
@@ -89,6 +97,12 @@ impl Sources {
         }
     }
 
+    /// Something was moved to this path: files that change with it are to be read.
+    pub(super) fn moved(&mut self, path: &Path) {
+        let changed = self.files.iter().filter(|(source, _)| files::covers(source, path)).cloned();
+        self.unread.extend(changed);
+    }
+
     /// No longer subscribes to a resource.
     pub(super) fn unwatch(&mut self, source: &Source, kind: Kind, name: &str) {
         if let Some(mux) = self.mux(source, kind) {
@@ -98,6 +112,7 @@ impl Sources {
 
     /// Asks once more.
     pub(super) fn ask_again(&mut self, source: &Source, kind: Kind) {
+        self.file(source, kind);
         if let Some(mux) = self.mux(source, kind) {
             mux.ask_again(kind);
         }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::time::Instant;
+use weft_proto::pb::envoy::service::discovery::v3::DiscoveryResponse;
 
 use super::check::Strictness;
 use super::clusters::Clusters;
@@ -196,6 +197,24 @@ impl State {
         let text = describe(kind, &errors);
         tracing::warn!(kind = ?kind, version, "update refused: {text}");
         (answered, Err(text))
+    }
+
+    /// A file was read.
+    pub(super) fn file_read(
+        &mut self,
+        source: &Source,
+        kind: Kind,
+        content: Result<DiscoveryResponse, String>,
+        now: Instant,
+    ) {
+        match content {
+            // What it refuses is logged and counted: there is nobody to answer.
+            Ok(response) => drop(self.update(source, Update::of_file(kind, &response), now)),
+            Err(reason) => {
+                tracing::warn!(reason, "a file of resources is not used");
+                self.lost(&[kind]);
+            }
+        }
     }
 
     /// Things that wait for nothing any more.

@@ -8,28 +8,37 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderValue, Request, Response};
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::{Inner, Out, Stream};
 
 type Shared = Arc<Mutex<Inner>>;
 
 /// Accepts until dropped; connections end with it.
-pub(super) async fn serve(listener: TcpListener, inner: Shared) {
+pub(super) async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, inner: Shared) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let inner = inner.clone();
+        let _late = stream.set_nodelay(true);
+        let (inner, tls) = (inner.clone(), tls.clone());
         connections.spawn(async move {
             // A client that is killed leaves in any way it likes.
-            let _gone = connection(stream, inner).await;
+            let _gone = match tls {
+                None => connection(stream, inner).await,
+                Some(tls) => match TlsAcceptor::from(tls).accept(stream).await {
+                    Ok(stream) => connection(stream, inner).await,
+                    Err(_) => Ok(()),
+                },
+            };
         });
     }
 }
 
-async fn connection(stream: TcpStream, inner: Shared) -> Result<()> {
-    stream.set_nodelay(true)?;
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, inner: Shared) -> Result<()> {
     let mut builder = h2::server::Builder::new();
     builder.initial_window_size(1 << 20).initial_connection_window_size(1 << 24);
     let mut connection = builder.handshake::<_, Bytes>(stream).await?;

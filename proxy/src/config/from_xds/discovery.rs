@@ -70,7 +70,7 @@ fn eds(c: &Ctx<'_>, p: &pb::Cluster) -> Out<Discovery> {
         return c.field("eds_cluster_config").refuse("cannot create an EDS cluster without an EDS config");
     };
     let c = c.field("eds_cluster_config");
-    let source = c.required("eds_config", &eds.eds_config, source::server)?;
+    let source = c.required("eds_config", &eds.eds_config, source::config_source)?;
     let service_name = if eds.service_name.is_empty() { p.name.clone() } else { eds.service_name.clone() };
     Ok(Discovery::Eds { service_name, source })
 }

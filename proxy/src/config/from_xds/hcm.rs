@@ -143,7 +143,7 @@ fn routes(c: &Ctx<'_>, m: &pb::HttpConnectionManager) -> Out<(RouteConfig, Optio
         Some(R::Rds(r)) => {
             let c = c.field("rds");
             let name = c.non_empty("route_config_name", &r.route_config_name)?;
-            let source = c.required("config_source", &r.config_source, source::server)?;
+            let source = c.required("config_source", &r.config_source, source::config_source)?;
             Ok((RouteConfig::default(), Some(Rds { name, source })))
         }
         Some(R::ScopedRoutes(_)) => c.field("scoped_routes").unsupported("scoped routing"),

@@ -42,15 +42,6 @@ pub(super) fn config_source(c: &Ctx<'_>, s: &core::ConfigSource) -> Out<ConfigSo
     Ok(ConfigSource { from: from?, initial_fetch_timeout: timeout? })
 }
 
-/// The same for what files do not deliver yet.
-pub(super) fn server(c: &Ctx<'_>, s: &core::ConfigSource) -> Out<ConfigSource> {
-    let source = config_source(c, s)?;
-    match &source.from {
-        Source::File { .. } => c.unsupported("a file of resources"),
-        Source::Ads | Source::Api(_) => Ok(source),
-    }
-}
-
 fn file(c: &Ctx<'_>, field: &'static str, path: &str, watched_directory: Option<String>) -> Out<Source> {
     Ok(Source::File { path: c.non_empty(field, path)?, watched_directory })
 }
@@ -64,8 +55,8 @@ enum Stream {
 
 /// `dynamic_resources`.
 pub(super) fn dynamic(c: &Ctx<'_>, d: &bootstrap::bootstrap::DynamicResources) -> Out<DynamicResources> {
-    let listeners = c.opt("lds_config", &d.lds_config, server);
-    let clusters = c.opt("cds_config", &d.cds_config, server);
+    let listeners = c.opt("lds_config", &d.lds_config, config_source);
+    let clusters = c.opt("cds_config", &d.cds_config, config_source);
     let ads = c.opt("ads_config", &d.ads_config, |c, a| api(c, a, Stream::Aggregated));
     if !d.lds_resources_locator.is_empty() {
         return c.field("lds_resources_locator").unsupported("a resource locator");

@@ -4,6 +4,7 @@ use prost::Message;
 use weft_proto::any::unpack;
 use weft_proto::pb::envoy::config::core::v3::Node;
 use weft_proto::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse, Resource};
+use weft_proto::pb::google::protobuf::Any;
 use weft_proto::schema::type_url_name;
 
 use super::{Decoded, Subscription, Wrapped};
@@ -28,19 +29,20 @@ pub(super) fn request(kind: Kind, s: &mut Subscription, node: Option<Node>) -> O
     Some(request.encode_to_vec())
 }
 
+/// A resource, alone or with its name and time to live.
+pub(super) fn wrapped(any: Any) -> Wrapped {
+    let resource =
+        (type_url_name(&any.type_url) == "envoy.service.discovery.v3.Resource").then(|| unpack::<Resource>(&any));
+    match resource {
+        Some(Ok(resource)) => Wrapped::from(resource),
+        // What cannot be unpacked is refused as what it is not.
+        Some(Err(_)) | None => Wrapped { body: Some(any), ..Wrapped::default() },
+    }
+}
+
 /// A response.
 pub(super) fn response(message: &[u8]) -> Result<Decoded, prost::DecodeError> {
     let r = DiscoveryResponse::decode(message)?;
-    let wrapped = |any: weft_proto::pb::google::protobuf::Any| {
-        if type_url_name(&any.type_url) != "envoy.service.discovery.v3.Resource" {
-            return Wrapped { body: Some(any), ..Wrapped::default() };
-        }
-        match unpack::<Resource>(&any) {
-            Ok(resource) => Wrapped::from(resource),
-            // It is refused as what it is not.
-            Err(_) => Wrapped { body: Some(any), ..Wrapped::default() },
-        }
-    };
     Ok(Decoded {
         type_url: r.type_url,
         version: r.version_info,
