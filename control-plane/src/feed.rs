@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_proto::problem::Problem;
 
 use crate::generate::Changes;
 use crate::model::World;
+use crate::model::kinds::Object;
 use crate::server::{Debounce, Limits, Shared};
 use crate::source::{Batch, Source};
 
@@ -41,7 +43,7 @@ impl<S: Source> Feed<S> {
     /// A server of the world as it is now.
     #[must_use]
     pub fn serve(&self, limits: Limits, stop: CancellationToken) -> Arc<Shared<World>> {
-        Shared::new(Arc::new(self.world.clone()), limits, stop)
+        Shared::new(Arc::new(self.world.clone()), describe, limits, stop)
     }
 
     /// Serves each later world, until the source ends or `stop`.
@@ -90,6 +92,21 @@ impl<S: Source> Feed<S> {
         texts.difference(&self.said).for_each(|text| tracing::warn!("{text}"));
         self.said = texts;
     }
+}
+
+/// The objects of a world: where each was written, and what is wrong with it.
+fn describe(world: &World) -> Json {
+    let object = |object: &Arc<Object>| {
+        let problems: Vec<_> = world.problems_of(&object.key).iter().map(ToString::to_string).collect();
+        json!({
+            "kind": object.key.kind.to_string(),
+            "namespace": *object.key.namespace,
+            "name": *object.key.name,
+            "at": format!("{}:{}", object.source, object.at.line),
+            "problems": problems,
+        })
+    };
+    world.objects().iter().map(object).collect()
 }
 
 async fn at(deadline: Option<Instant>) {

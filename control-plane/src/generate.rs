@@ -23,11 +23,6 @@ pub trait Generator: Send + Sync + 'static {
     /// they do not touch should be taken over from there. It is `None` for a key that is new. That what is equal is kept once,
     /// the cache sees to.
     fn generate(&self, proxy: &Proxy, update: Option<Update<'_>>) -> Resources;
-
-    /// What it is made of, for `/debug/configz`.
-    fn describe(&self) -> serde_json::Value {
-        serde_json::Value::Null
-    }
 }
 
 /// What a generation can start from.

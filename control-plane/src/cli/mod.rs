@@ -2,14 +2,18 @@
 //!
 //! Owns arguments, tables and exit codes. Must not know: anything a library function could know instead.
 
+mod analyze;
 mod client;
 mod control_plane;
+mod diff;
 mod output;
 mod proxy_config;
 mod proxy_status;
 #[cfg(test)]
 mod tests;
+mod translate;
 mod wait;
+mod workloads;
 
 use std::time::Duration;
 
@@ -29,6 +33,8 @@ use output::Format;
   weft control-plane --config-dir mesh/      serve a directory of YAML to proxies, and follow its changes
   weft proxy-status                          who is connected, who has what, who refused what and why
   weft proxy-config route reviews-v1-7d      what a proxy was given
+  weft analyze mesh/                         what is wrong with a directory, with file and line
+  weft diff old/ new/                        what a change of it changes in each proxy
   weft wait --proxies 3                      until three proxies run the newest configuration
   weft completions bash > /etc/bash_completion.d/weft"
 )]
@@ -49,6 +55,12 @@ enum Command {
     ProxyConfig(proxy_config::Options),
     /// Wait until proxies run the newest configuration
     Wait(wait::Options),
+    /// Say what is wrong with a directory of YAML, with file and line; nothing has to run
+    Analyze(analyze::Options),
+    /// Print what a workload gets for a directory of YAML, as xDS JSON; nothing has to run
+    Translate(translate::Options),
+    /// Print what a change of YAML changes in each proxy; nothing has to run
+    Diff(diff::Options),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   weft completions bash > /etc/bash_completion.d/weft
@@ -88,6 +100,9 @@ impl Cli {
             Command::ProxyStatus(options) => print(proxy_status::run(&options)),
             Command::ProxyConfig(options) => print(proxy_config::run(&options)),
             Command::Wait(options) => print(wait::run(&options)),
+            Command::Analyze(options) => analyze::run(&options),
+            Command::Translate(options) => say(translate::run(&options)?),
+            Command::Diff(options) => say(diff::run(&options)?),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "weft", &mut std::io::stdout());
                 Ok(())
@@ -105,7 +120,11 @@ impl Cli {
 /// Runs a command that only asks, and prints what it found.
 fn print(command: impl Future<Output = Result<String>>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    println!("{}", runtime.block_on(command)?.trim_end());
+    say(runtime.block_on(command)?)
+}
+
+fn say(text: impl AsRef<str>) -> Result<()> {
+    println!("{}", text.as_ref().trim_end());
     Ok(())
 }
 

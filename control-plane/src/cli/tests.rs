@@ -90,3 +90,80 @@ fn a_refusal_is_shown_with_its_reason() {
     assert_eq!(lines[4], "b.default refused LDS at 2026-01-02T03:04:06Z: no such filter");
     assert_eq!(lines.len(), 5, "{table}");
 }
+
+const MESH: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {selector: {app: reviews}, ports: [{name: http, port: 9080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: reviews}
+spec:
+  selector: {matchLabels: {app: reviews}}
+  template: {metadata: {labels: {app: reviews}}, spec: {containers: [{name: c, image: i}]}}
+";
+
+const ROUTE: &str = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: reviews}
+spec: {hosts: [reviews], http: [{timeout: 3s, route: [{destination: {host: reviews}}]}]}
+";
+
+/// A directory of these files.
+fn mesh(files: &[&str]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (number, text) in files.iter().enumerate() {
+        std::fs::write(dir.path().join(format!("{number}.yaml")), text).unwrap();
+    }
+    dir
+}
+
+/// What a command that needs nothing running prints.
+fn offline(args: &[&str]) -> Result<String> {
+    match Cli::try_parse_from([&["weft"], args].concat())?.command {
+        Command::Translate(options) => translate::run(&options),
+        Command::Diff(options) => diff::run(&options),
+        Command::Analyze(options) => analyze::run(&options).map(|()| String::new()),
+        other => panic!("{other:?} needs something running"),
+    }
+}
+
+#[test]
+fn translate_prints_what_a_workload_gets() {
+    let dir = mesh(&[MESH]);
+    let path = dir.path().to_str().unwrap();
+    let text = offline(&["translate", path, "reviews-0", "--type", "endpoint"]).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let endpoint =
+        json["EDS"]["outbound|9080||reviews.default.svc.cluster.local"]["endpoints"][0]["lb_endpoints"][0].clone();
+    assert!(
+        endpoint["endpoint"]["address"]["socket_address"]["address"].as_str().unwrap().starts_with("192.0.2."),
+        "{text}"
+    );
+    let grpc = offline(&["translate", path, "reviews-0.default", "--grpc", "-o", "table"]).unwrap();
+    assert!(grpc.contains("LDS    reviews.default.svc.cluster.local:9080"), "{grpc}");
+    let error = offline(&["translate", path, "ratings"]).unwrap_err().to_string();
+    assert_eq!(error, "no workload ratings; there are: reviews-0.default");
+}
+
+#[test]
+fn diff_names_the_fields_that_change_in_each_proxy() {
+    let (before, after) = (mesh(&[MESH]), mesh(&[MESH, ROUTE]));
+    let [before, after] = [&before, &after].map(|dir| dir.path().to_str().unwrap());
+    let text = offline(&["diff", before, after]).unwrap();
+    assert!(text.starts_with("reviews-0.default\n  ~ RDS 9080\n"), "{text}");
+    assert!(text.lines().any(|line| line.trim_start().ends_with("route.timeout: \"0s\" -> \"3s\"")), "{text}");
+    assert_eq!(offline(&["diff", after, after]).unwrap(), "nothing changes for any proxy");
+}
+
+#[test]
+fn analyze_fails_on_what_is_to_be_corrected() {
+    let good = mesh(&[MESH, ROUTE]);
+    offline(&["analyze", good.path().to_str().unwrap()]).unwrap();
+    let bad = mesh(&[MESH, &ROUTE.replace("timeout: 3s", "timeout: soon")]);
+    let error = offline(&["analyze", bad.path().to_str().unwrap()]).unwrap_err().to_string();
+    assert_eq!(error, "1 of 1 to be corrected");
+}

@@ -71,6 +71,8 @@ pub struct Shared<G: Generator> {
     pub cache: Arc<Cache<G>>,
     /// Who is connected.
     pub connections: Arc<Connections>,
+    /// What a world is made of, for `/debug/configz`.
+    describe: fn(&G) -> serde_json::Value,
     limits: Limits,
     /// The name of this process in responses.
     identifier: Arc<str>,
@@ -78,14 +80,19 @@ pub struct Shared<G: Generator> {
 }
 
 impl<G: Generator> Shared<G> {
-    /// A server of `world`; `stop` ends its streams.
+    /// A server of `world`; `describe` says what a world is made of, `stop` ends the streams.
     #[must_use]
-    pub fn new(world: Arc<G>, limits: Limits, stop: CancellationToken) -> Arc<Self> {
+    pub fn new(
+        world: Arc<G>,
+        describe: fn(&G) -> serde_json::Value,
+        limits: Limits,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
         let metrics = Arc::new(Metrics::default());
         let cache = Cache::new(world, metrics.clone());
         let connections = Connections::new(metrics);
         let identifier = concat!("weft-", env!("CARGO_PKG_VERSION")).into();
-        Arc::new(Self { cache, connections, limits, identifier, stop })
+        Arc::new(Self { cache, connections, describe, limits, identifier, stop })
     }
 
     /// Serves another world from now on. `seen_at`: when the first of the changes was seen.

@@ -62,7 +62,7 @@ impl Running {
     async fn limited(resources: Resources, limits: Limits) -> Self {
         let (generated, stop) = (Arc::default(), CancellationToken::new());
         let world = World { resources, generated: Arc::clone(&generated) };
-        let shared = Shared::new(Arc::new(world), limits, stop.clone());
+        let shared = Shared::new(Arc::new(world), |_| serde_json::Value::Null, limits, stop.clone());
         let socket = Bound::open("--grpc-addr", (std::net::Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let address = socket.address();
         tokio::spawn(serve_grpc(shared.clone(), socket, None));

@@ -116,7 +116,7 @@ fn answer<G: Generator>(shared: &Shared<G>, path: &str, query: &str) -> Page {
         "/debug/syncz" => Page::json(&debug::syncz(&connections)),
         "/debug/connections" => Page::json(&debug::connections(&connections)),
         "/debug/push_status" => Page::json(&debug::push_status(&shared.cache, &connections)),
-        "/debug/configz" => Page::json(&shared.cache.current().world.describe()),
+        "/debug/configz" => Page::json(&(shared.describe)(&shared.cache.current().world)),
         "/debug/config_dump" | "/debug/endpointz" => {
             let wanted = proxy_id(query);
             let found = debug::find(&connections, wanted.as_deref());

@@ -7,7 +7,7 @@ use crate::server::tests::World;
 
 fn shared(stop: &CancellationToken) -> Arc<Shared<World>> {
     let world = World { resources: state(&[("a", 1)], &[], &[]), generated: Arc::default() };
-    Shared::new(Arc::new(world), Limits::default(), stop.clone())
+    Shared::new(Arc::new(world), |_| Json::Null, Limits::default(), stop.clone())
 }
 
 #[test]
