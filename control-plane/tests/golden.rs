@@ -7,36 +7,12 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 use support::{
-    api_gateway, as_json, assert_golden, compact, grpc_client, ingress_gateway, load_files, sidecars, with_pods,
+    api_gateway, as_json, assert_golden, compact, grpc_client, ingress_gateway, load_files, shorten, sidecars,
+    with_pods,
 };
 use weft::model::World;
 use weft::node::Proxy;
 use weft::translate::generate;
-
-/// What nearly every cluster and route has, and how it is shown where it stands for the hundredth time.
-fn shorten(json: &mut Json) {
-    let Json::Object(fields) = json else {
-        if let Json::Array(items) = json {
-            items.iter_mut().for_each(shorten);
-        }
-        return;
-    };
-    for (key, value) in fields.iter_mut() {
-        let text = value.to_string();
-        let usual = match key.as_str() {
-            "circuit_breakers" => text.matches("4294967295").count() == 4 && !text.contains("retry_budget"),
-            "retry_policy" => text.contains("\"num_retries\":2") && text.contains("unavailable,cancelled\"}"),
-            "http_filters" => text.matches("\"name\"").count() == 3 && text.contains("fault") && text.contains("cors"),
-            "eds_config" | "config_source" => text.contains("\"ads\":{}"),
-            _ => false,
-        };
-        if usual {
-            *value = Json::from("(the usual)");
-        } else {
-            shorten(value);
-        }
-    }
-}
 
 const SERVICES: &str = "platform/kube/bookinfo.yaml";
 

@@ -94,6 +94,11 @@ fn opened<'w>(view: &View<'w>) -> BTreeMap<(&'w str, u32), Vec<Opened<'w>>> {
     ports
 }
 
+/// Every server that is opened.
+pub(super) fn servers<'w>(view: &View<'w>) -> impl Iterator<Item = Opened<'w>> {
+    opened(view).into_values().flatten()
+}
+
 /// The proxy's port behind a port of its Service, else the port itself.
 fn target_port(view: &View<'_>, number: u32) -> u32 {
     let own = |service: &&std::sync::Arc<crate::model::service::Service>| {

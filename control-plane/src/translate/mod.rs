@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `view` | what a proxy sees: `exportTo`, Sidecars, which rule counts |
 //! | `cluster`, `policy`, `balancing`, `upstream_tls` | clusters |
+//! | `secrets` | certificates and keys |
 //! | `endpoints`, `locality` | their endpoints |
 //! | `routes` | route configurations |
 //! | `patch` | EnvoyFilters, over all of it |
@@ -28,6 +29,7 @@ mod outbound;
 mod patch;
 mod policy;
 mod routes;
+mod secrets;
 mod tcp_routes;
 mod upstream_tls;
 mod view;
@@ -94,6 +96,7 @@ pub fn generate(world: &World, proxy: &Proxy) -> Resources {
     let mut resources = Resources::default();
     let targets = cluster::targets(&view);
     let mut assignments = all_endpoints(&view, &targets, None);
+    resources.set(ResourceType::Secret, all_secrets(&view, &targets));
     let mut clusters: Vec<_> = targets.iter().map(|target| cluster::cluster(&view, target)).collect();
     let mut listeners = Vec::new();
     let mut tables = Vec::new();
@@ -149,11 +152,18 @@ fn all_endpoints(
     made.collect()
 }
 
+fn all_secrets(view: &View<'_>, targets: &[Target<'_>]) -> ResourceSet {
+    secrets::all(view, targets).iter().map(|of| Resource::new(of.name.as_str(), of)).collect()
+}
+
 /// What was generated before, with what the changes touch.
 fn updated(world: &World, proxy: &Proxy, changes: &Changes, previous: &Resources) -> Resources {
     let mut resources = previous.clone();
+    let view = View::new(world, proxy);
+    if !changes.secrets.is_empty() {
+        resources.set(ResourceType::Secret, all_secrets(&view, &cluster::targets(&view)));
+    }
     if !changes.endpoints.is_empty() {
-        let view = View::new(world, proxy);
         let seen = view.services.iter().filter(|seen| changes.endpoints.contains(&seen.service.key.host));
         let targets: Vec<Target<'_>> =
             seen.flat_map(|seen| cluster::of_service(&view, seen.service, seen.ports())).collect();

@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 use weft::model::World;
 use weft::model::kinds::meta::Labels;
 use weft::model::kinds::{Kind, Object};
@@ -21,6 +22,7 @@ use weft::node::{Proxy, ProxyKind};
 use weft::resource::{ResourceType, Resources};
 use weft::source::Change;
 use weft::source::files::Directory;
+use weft::translate::generate;
 use weft_proto::problem::{Problem, Severity};
 
 /// Where BookInfo is.
@@ -162,6 +164,33 @@ fn write(json: &Json, depth: usize, text: &mut String) {
     }
 }
 
+/// What nearly every cluster and route has, and how it is shown where it stands for the hundredth time.
+pub fn shorten(json: &mut Json) {
+    let Json::Object(fields) = json else {
+        if let Json::Array(items) = json {
+            items.iter_mut().for_each(shorten);
+        }
+        return;
+    };
+    for (key, value) in fields.iter_mut() {
+        let text = value.to_string();
+        let usual = match key.as_str() {
+            "circuit_breakers" => text.matches("4294967295").count() == 4 && !text.contains("retry_budget"),
+            "retry_policy" => text.contains("\"num_retries\":2") && text.contains("unavailable,cancelled\"}"),
+            "http_filters" => text.matches("\"name\"").count() == 3 && text.contains("fault") && text.contains("cors"),
+            "eds_config" | "config_source" => text.contains("\"ads\":{}"),
+            "metadata" => text.contains("\"config\":\"/apis/") && !text.contains("services"),
+            "access_log" => text.contains("/dev/stdout"),
+            _ => false,
+        };
+        if usual {
+            *value = Json::from("(the usual)");
+        } else {
+            shorten(value);
+        }
+    }
+}
+
 /// Compares with a file in `tests/golden`, or writes it if `WEFT_UPDATE_GOLDEN` is set.
 pub fn assert_golden(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
@@ -187,4 +216,59 @@ pub fn assert_golden(name: &str, text: &str) {
 pub fn errors(world: &World, loaded: &[Problem]) -> Vec<String> {
     let all = loaded.iter().cloned().chain(world.problems());
     all.filter(|problem| problem.severity == Severity::Invalid).map(|problem| problem.to_string()).collect()
+}
+
+/// Puts route configurations where listeners ask for them, as static listeners cannot wait.
+fn with_routes(json: &mut Json, tables: &serde_json::Map<String, Json>) {
+    match json {
+        Json::Object(fields) => {
+            let name = fields.get("rds").and_then(|rds| rds["route_config_name"].as_str()).map(str::to_owned);
+            if let Some(name) = name {
+                fields.remove("rds");
+                let table = tables.get(&name).unwrap_or_else(|| panic!("no route configuration {name}"));
+                fields.insert("route_config".to_owned(), table.clone());
+            }
+            fields.values_mut().for_each(|value| with_routes(value, tables));
+        }
+        Json::Array(items) => items.iter_mut().for_each(|value| with_routes(value, tables)),
+        _ => {}
+    }
+}
+
+/// A bootstrap of everything a proxy gets.
+pub fn bootstrap(world: &World, proxy: &Proxy) -> Json {
+    let all = as_json(&generate(world, proxy));
+    let of = |ty: &str| {
+        let named =
+            all.iter().filter_map(|(name, json)| Some((name.strip_prefix(ty)?.trim().to_owned(), json.clone())));
+        named.collect::<serde_json::Map<String, Json>>()
+    };
+    let tables = of("RDS");
+    let mut listeners: Vec<Json> = of("LDS").into_iter().map(|(_, json)| json).collect();
+    listeners.iter_mut().for_each(|listener| with_routes(listener, &tables));
+    let mut clusters: Vec<Json> = of("CDS").into_iter().map(|(_, json)| json).collect();
+    clusters.push(json!({"name": "xds", "type": "STATIC", "load_assignment": {"cluster_name": "xds", "endpoints": [
+        {"lb_endpoints": [{"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}}}]}]},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": {"http2_protocol_options": {}}}}}));
+    json!({
+        "node": {"id": proxy.id, "cluster": "test"},
+        "dynamic_resources": {"ads_config": {"api_type": "GRPC", "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}]}},
+        "static_resources": {"listeners": listeners, "clusters": clusters},
+    })
+}
+
+/// Whether Envoy takes a bootstrap; `None` if there is no Envoy.
+pub fn validate(directory: &Path, bootstrap: &Json) -> Option<Result<(), String>> {
+    let path = directory.join("bootstrap.json");
+    std::fs::write(&path, serde_json::to_string_pretty(bootstrap).expect("JSON")).expect("a file");
+    let output = Command::new(std::env::var_os("ENVOY").unwrap_or_else(|| "envoy".into()))
+        .args(["--mode", "validate", "-l", "error", "-c"])
+        .arg(&path)
+        .output()
+        .ok()?;
+    let text = || String::from_utf8_lossy(&output.stderr).into_owned();
+    Some(if output.status.success() { Ok(()) } else { Err(text()) })
 }

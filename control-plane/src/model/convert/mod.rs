@@ -3,6 +3,7 @@
 //! There is one way from routes to xDS; what differs between the APIs is settled here: which routes attach to which listener,
 //! in which order rules of several routes are tried, who may refer to whom.
 
+mod backend_tls;
 mod gateways;
 mod ingress;
 mod order;
@@ -55,6 +56,7 @@ pub(super) fn convert(objects: &Objects, config: &mut Config, problems: &mut Pro
     config.gateways.extend(listeners.into_gateways().into_iter().map(Arc::new));
     config.virtual_services.extend(made.into_iter().map(Arc::new));
     ingress::convert(objects, config, problems);
+    backend_tls::convert(objects, config, problems);
 }
 
 #[expect(clippy::too_many_arguments, reason = "both kinds of routes hand over what they have in common")]

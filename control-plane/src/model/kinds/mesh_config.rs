@@ -26,10 +26,6 @@ record! {
         protocol_detection_timeout: Option<Duration>,
         /// Where objects are for all namespaces. Default: `istio-system`.
         root_namespace: Option<String>,
-        /// Default: `cluster.local`.
-        trust_domain: Option<String>,
-        /// Whose identities are ours, too.
-        trust_domain_aliases: Vec<String>,
         /// Retries of routes that say nothing. Default: 2, on what is safe.
         default_http_retry_policy: Option<Retries>,
         /// Localities, where a DestinationRule says nothing.

@@ -41,8 +41,6 @@ record! {
         publish_not_ready_addresses: bool,
         /// `ClientIP` or `None`.
         session_affinity: Option<String>,
-        /// How long [`session_affinity`](Self::session_affinity) holds: kube-proxy's, a hash has no time.
-        session_affinity_config: Option<Node>,
         /// `PreferClose` or `PreferSameZone` keep traffic in the zone.
         traffic_distribution: Option<String>,
     }

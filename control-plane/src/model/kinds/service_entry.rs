@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::destination_rule::{ConnectionPool, WorkloadSelector};
-use super::gateway::ServerTls;
 use super::meta::Labels;
 use crate::model::read::{choice, record};
 
@@ -98,8 +97,6 @@ record! {
         ports: BTreeMap<String, u16>,
         /// What selectors match.
         labels: Labels,
-        /// Its network.
-        network: Option<String>,
         /// `region/zone/sub-zone`.
         locality: Option<String>,
         /// Its share. Default: 1.
@@ -138,14 +135,8 @@ record! {
     pub struct IngressListener {
         /// The port.
         port: EntryPort,
-        /// An address.
-        bind: Option<String>,
-        /// `DEFAULT`, `IPTABLES` or `NONE`.
-        capture_mode: CaptureMode,
         /// `127.0.0.1:port`, `0.0.0.0:port` (the pod's own address) or `unix:///path`.
         default_endpoint: Option<String>,
-        /// TLS that ends here.
-        tls: Option<ServerTls>,
         /// Limits.
         connection_pool: Option<ConnectionPool>,
     }
@@ -156,25 +147,8 @@ record! {
     pub struct EgressListener {
         /// Only on this port.
         port: Option<EntryPort>,
-        /// An address.
-        bind: Option<String>,
-        /// `DEFAULT`, `IPTABLES` or `NONE`.
-        capture_mode: CaptureMode,
         /// `namespace/host`, with `*`, `.` and `~` as namespace.
         hosts: Vec<String>,
-    }
-}
-
-choice! {
-    /// How traffic gets to a listener. **Source**: `networking.istio.io/v1.CaptureMode`.
-    pub enum CaptureMode {
-        /// As the proxy is set up.
-        #[default]
-        Default = "DEFAULT",
-        /// By redirection.
-        Iptables = "IPTABLES",
-        /// By connecting to it.
-        None = "NONE",
     }
 }
 
