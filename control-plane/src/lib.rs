@@ -6,6 +6,7 @@
 //! | [`model`] | the objects, and the world they make |
 //! | [`translate`] | from the world to resources: pure functions |
 //! | [`feed`] | from a source to the server |
+//! | [`analyze`] | what is likely wrong with a world |
 //! | [`node`] | who asks |
 //! | [`resource`] | what is served |
 //! | [`generate`] | the seam between the two halves: a pure function from the world and a proxy to its resources |
@@ -14,6 +15,7 @@
 //! | [`metrics`] | what is counted |
 //! | [`cli`] | the command line |
 
+pub mod analyze;
 pub mod cache;
 pub mod cli;
 pub mod feed;

@@ -10,7 +10,7 @@ use super::super::names;
 use super::super::policy::Policy;
 use super::super::wire::{self, bool_value, duration, u32_value};
 use super::{Rules, retry};
-use crate::model::kinds::destination_rule::{ConsistentHash, Subset, TrafficPolicy};
+use crate::model::kinds::destination_rule::{ConsistentHash, SimpleLb, Subset, TrafficPolicy};
 use crate::model::kinds::virtual_service::{
     Destination, DirectResponse, Headers, HttpDestination, HttpMatch, HttpRedirect, HttpRewrite, HttpRoute, StringMatch,
 };
@@ -153,9 +153,11 @@ pub(super) fn hash_policies_of(
     port: u32,
     service: &Service,
 ) -> Vec<route_action::HashPolicy> {
-    match Policy::of(whole, subset, port).load_balancer.and_then(|of| of.consistent_hash.as_ref()) {
+    let balancer = Policy::of(whole, subset, port).load_balancer;
+    let unspecified = balancer.is_none_or(|of| of.simple.unwrap_or_default() == SimpleLb::Unspecified);
+    match balancer.and_then(|of| of.consistent_hash.as_ref()) {
         Some(hash) => hash_policy(hash).into_iter().collect(),
-        None if service.client_ip_affinity => vec![source_ip()],
+        None if service.client_ip_affinity && unspecified => vec![source_ip()],
         None => Vec::new(),
     }
 }
