@@ -3,12 +3,16 @@
 
 #[path = "xds/basics.rs"]
 mod basics;
+#[path = "xds/drain.rs"]
+mod drain;
 #[path = "xds/files.rs"]
 mod files;
 #[path = "xds/outage.rs"]
 mod outage;
 #[path = "xds/refusals.rs"]
 mod refusals;
+#[path = "xds/secrets.rs"]
+mod secrets;
 #[path = "xds/streams.rs"]
 mod streams;
 #[path = "xds/warming.rs"]

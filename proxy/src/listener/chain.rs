@@ -5,6 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
 use super::connection_limit::ConnectionLimit;
 use crate::app::Parts;
 use crate::config::{self, ConfigError, NetworkFilterKind};
@@ -28,6 +31,8 @@ pub struct Chain {
     pub end: End,
     /// Begins when it, or the process, drains.
     pub drain: Drain,
+    /// Connections that are cut off at the end of a drain; `None`: it has ended.
+    open: Mutex<Option<Vec<oneshot::Sender<()>>>>,
 }
 
 /// A network filter that does not end its chain.
@@ -97,7 +102,34 @@ impl Chain {
             })?),
         };
         let drain = parts.drain.part();
-        Ok(Chain { name: c.name.as_str().into(), tls, handshake_timeout: c.handshake_timeout, gates, end, drain })
+        Ok(Chain {
+            name: c.name.as_str().into(),
+            tls,
+            handshake_timeout: c.handshake_timeout,
+            gates,
+            end,
+            drain,
+            open: Mutex::new(Some(Vec::new())),
+        })
+    }
+
+    /// Resolves, in one way or the other, when a connection is to be cut off. Polling it costs no lock.
+    pub(super) fn until_end(&self) -> oneshot::Receiver<()> {
+        let (end, ended) = oneshot::channel();
+        if let Some(open) = &mut *self.open.lock() {
+            if open.len() == open.capacity() {
+                open.retain(|other| !other.is_closed());
+            }
+            open.push(end);
+        }
+        ended
+    }
+
+    /// Its drain is over: connections that do not end by themselves are cut off.
+    pub(super) fn end(&self) {
+        self.drain.begin(false);
+        let open = self.open.lock().take();
+        drop(open);
     }
 
     /// A connection was given to it. What it leads to counts connections from here on, as Envoy's filters are made then:

@@ -54,8 +54,18 @@ pub(super) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: u
     let facts = (!listener.access_logs.is_empty()).then(|| stream_info(info.clone()));
     let served = match &chain.end {
         End::Tcp(proxy) => {
+            let ended = chain.until_end();
+            let cut_off = info.clone();
             let served = proxy.clone().serve(stream, info, passed.cluster.as_deref(), worker);
-            Some(Box::pin(served).await)
+            // Boxed: what it needs is not to be in the task of every connection.
+            let served = Box::pin(async {
+                tokio::select! {
+                    biased;
+                    facts = served => facts,
+                    _ = ended => stream_info(cut_off),
+                }
+            });
+            Some(served.await)
         }
         End::Http(manager) => {
             http::serve(stream, manager.clone(), info, worker, chain.drain.clone()).await;

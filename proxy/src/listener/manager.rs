@@ -257,7 +257,7 @@ impl ListenerManager {
         let now = Instant::now();
         inner.draining.retain_mut(|d| {
             if now >= d.until {
-                d.chains.iter().for_each(|c| c.drain.begin(false));
+                d.chains.iter().for_each(|c| c.end());
                 return false;
             }
             // Connections hold their chain.

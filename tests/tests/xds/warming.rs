@@ -6,6 +6,7 @@ use weft_tests::scene::{Scene, Variant, bootstrap, play, play_from};
 use weft_tests::wait::{PATIENCE, eventually};
 
 use crate::basics::{BOTH, serving};
+use crate::secrets::{certificate, secret, tls_listener};
 use crate::yaml::{direct, eds, endpoints, fixed, inline, listener, rds_listener, routes};
 
 async fn not_ready(scene: &mut Scene) -> Result<()> {
@@ -211,23 +212,6 @@ fn static_listeners_wait_for_discovery() -> Result<()> {
     Ok(())
 }
 
-fn secret(name: &str, file: &str) -> String {
-    format!(
-        "name: {name}\ntls_certificate:\n  certificate_chain: {{filename: '{{{{dir}}}}/{file}.pem'}}\n  private_key: {{filename: '{{{{dir}}}}/{file}.key'}}\n"
-    )
-}
-
-fn tls_listener(name: &str, port: &str) -> String {
-    let tls = r#"  transport_socket:
-    name: envoy.transport_sockets.tls
-    typed_config:
-      "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
-      common_tls_context:
-        tls_certificate_sds_secret_configs: [{name: cert, sds_config: {ads: {}, resource_api_version: V3}}]
-"#;
-    listener(name, port, &direct("secure")) + tls
-}
-
 #[test]
 fn a_tls_listener_waits_for_its_secret() -> Result<()> {
     for variant in BOTH {
@@ -243,23 +227,10 @@ fn a_tls_listener_waits_for_its_secret() -> Result<()> {
             scene.plane.release(SDS);
             scene.answered(SDS, "1").await?;
             let port = scene.world.port("l2")?;
-            let name = certificate(port).await?;
+            let name = certificate(port, "").await?;
             scene.note(format!("certificate {name}"));
             Ok(scene)
         })?;
     }
     Ok(())
-}
-
-/// The name in the certificate that a listener shows.
-async fn certificate(port: u16) -> Result<&'static str> {
-    eventually("a TLS handshake succeeds", PATIENCE, || async {
-        let stream = weft_tests::client::tcp(port).await.ok()?;
-        let config = weft_tests::tls::client(None, &[]).ok()?;
-        let name = rustls::pki_types::ServerName::try_from("example.com").ok()?;
-        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await.ok()?;
-        let certificate = stream.get_ref().1.peer_certificates()?.first().cloned()?;
-        Some(weft_tests::tls::common_name(&certificate))
-    })
-    .await
 }
