@@ -1,6 +1,8 @@
 //! Discovery: the same scenarios under a scripted management server on Envoy and on weft-proxy; what each saw is compared.
 #![allow(clippy::large_futures, reason = "a test holds its buffers where it likes")]
 
+#[path = "xds/admin.rs"]
+mod admin;
 #[path = "xds/basics.rs"]
 mod basics;
 #[path = "xds/drain.rs"]

@@ -22,7 +22,7 @@ pub use tracked::Tracked;
 pub use transport::{Proxied, Transport, Transports};
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -121,8 +121,13 @@ impl Cluster {
             config: Arc::new(config),
         });
         cluster.set_drop(&cluster.config.assignment);
-        if !matches!(cluster.config.discovery, config::Discovery::StrictDns(_) | config::Discovery::LogicalDns(_)) {
-            cluster.assign(&cluster.config.assignment);
+        match cluster.config.discovery {
+            config::Discovery::StrictDns(_) | config::Discovery::LogicalDns(_) => {}
+            // Another of its name may have hosts that are counted there.
+            config::Discovery::Eds { .. } => cluster.stats.show_membership(),
+            config::Discovery::Static | config::Discovery::OriginalDst { .. } => {
+                cluster.assign(&cluster.config.assignment);
+            }
         }
         Ok(cluster)
     }
@@ -354,6 +359,9 @@ impl ClusterHandle {
 #[derive(Default)]
 pub struct Clusters {
     handles: Mutex<HashMap<Arc<str>, Arc<ClusterHandle>>>,
+    /// Those that are there, by name: made when it is asked for after a change, for it is asked for every second by every worker.
+    list: ArcSwap<Vec<Arc<Cluster>>>,
+    stale: AtomicBool,
     stats: OnceLock<ManagerStats>,
 }
 
@@ -409,6 +417,7 @@ impl Clusters {
     /// Puts a cluster in place.
     pub fn set(&self, cluster: Arc<Cluster>) {
         let before = self.handle(&cluster.name).current.swap(Some(cluster));
+        self.stale.store(true, Ordering::Release);
         if let Some(s) = self.stats.get() {
             if before.is_some() {
                 s.modified.inc();
@@ -419,9 +428,17 @@ impl Clusters {
         }
     }
 
-    /// Takes a cluster out; its handle stays, for one that may come.
+    /// Takes a cluster out; its handle stays while anybody holds it, for one that may come.
     pub fn remove(&self, name: &str) -> Option<Arc<Cluster>> {
-        let before = self.handles.lock().get(name)?.current.swap(None)?;
+        let mut handles = self.handles.lock();
+        let handle = handles.get(name)?;
+        let before = handle.current.swap(None)?;
+        if Arc::strong_count(handle) == 1 {
+            // Nobody can ask for it any more.
+            handles.remove(name);
+        }
+        drop(handles);
+        self.stale.store(true, Ordering::Release);
         if let Some(s) = self.stats.get() {
             s.removed.inc();
             s.active.dec();
@@ -444,9 +461,12 @@ impl Clusters {
     }
 
     /// Every cluster there is, by name.
-    pub fn all(&self) -> Vec<Arc<Cluster>> {
-        let mut all: Vec<_> = self.handles.lock().values().filter_map(|h| h.get()).collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
+    pub fn all(&self) -> Arc<Vec<Arc<Cluster>>> {
+        if self.stale.swap(false, Ordering::AcqRel) {
+            let mut all: Vec<_> = self.handles.lock().values().filter_map(|h| h.get()).collect();
+            all.sort_by(|a, b| a.name.cmp(&b.name));
+            self.list.store(Arc::new(all));
+        }
+        self.list.load_full()
     }
 }

@@ -100,6 +100,13 @@ impl ClusterStats {
         })
     }
 
+    /// Makes host counts be there, as they are.
+    pub fn show_membership(&self) {
+        for gauge in [&self.membership_total, &self.membership_healthy, &self.membership_degraded] {
+            gauge.add(0);
+        }
+    }
+
     /// Publishes host counts.
     pub fn set_membership(&self, total: usize, healthy: usize, degraded: usize) {
         self.membership_total.set(total as u64);

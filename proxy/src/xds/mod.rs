@@ -145,7 +145,7 @@ fn check_files(start: &Start) -> Result<(), ConfigError> {
             files::check(&source.from).map_err(|e| ConfigError::at(format!("dynamic_resources.{field}"), e.reason))?;
         }
     }
-    for cluster in start.parts.clusters.all() {
+    for cluster in start.parts.clusters.all().iter() {
         needs::check_cluster(&cluster.config).map_err(|e| ConfigError { resource: cluster.name.to_string(), ..e })?;
     }
     for (listener, _) in &start.statics {

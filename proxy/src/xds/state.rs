@@ -156,8 +156,8 @@ impl State {
 
     /// Begins: clusters of the bootstrap ask for what they need.
     pub(super) fn start(&mut self, now: Instant) {
-        for cluster in self.parts.clusters.all() {
-            self.static_cluster(&cluster, now);
+        for cluster in self.parts.clusters.all().iter() {
+            self.static_cluster(cluster, now);
         }
         self.progress(now);
     }
