@@ -21,6 +21,7 @@ pub use envoy_types::pb;
 pub mod any;
 pub mod convert;
 pub mod coverage;
+pub mod descriptors;
 pub mod document;
 pub mod load;
 pub mod message;

@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, StdError};
 use tonic::server::Grpc;
 use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::Shared;
 use super::codec::{Discovery, Request};
+use super::health::{self, HealthRequest, HealthResponse};
+use super::reflection::{self, ReflectionRequest, ReflectionResponse};
 use super::session::Variant;
 use super::session::push::Response;
 use super::stream::{self, Method};
@@ -52,6 +56,40 @@ fn discovery(path: &str) -> Option<Method> {
     Some(Method { service: name, only, variant })
 }
 
+/// Services besides discovery.
+const HEALTH: &str = "grpc.health.v1.Health";
+const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+
+/// The names of all services.
+pub(super) fn services() -> impl Iterator<Item = &'static str> {
+    SERVICES.into_iter().map(|(name, ..)| name).chain([HEALTH]).chain(REFLECTION)
+}
+
+/// Whether a service is served.
+pub(super) fn knows(service: &str) -> bool {
+    services().any(|name| name == service)
+}
+
+/// A method, by its path.
+enum Call {
+    Discovery(Method),
+    HealthCheck,
+    HealthWatch,
+    Reflection,
+}
+
+fn call(path: &str) -> Option<Call> {
+    if let Some(method) = discovery(path) {
+        return Some(Call::Discovery(method));
+    }
+    match path.strip_prefix('/')?.split_once('/')? {
+        (HEALTH, "Check") => Some(Call::HealthCheck),
+        (HEALTH, "Watch") => Some(Call::HealthWatch),
+        (service, "ServerReflectionInfo") if REFLECTION.contains(&service) => Some(Call::Reflection),
+        _ => None,
+    }
+}
+
 /// Answers every gRPC call.
 pub(super) struct Api<G: Generator> {
     pub(super) shared: Arc<Shared<G>>,
@@ -79,13 +117,19 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let shared = self.shared.clone();
         Box::pin(async move {
-            let Some(method) = discovery(request.uri().path()) else {
-                let text = format!("{} is not served here", request.uri().path());
-                return Ok(Status::unimplemented(text).into_http());
-            };
             let limit = shared.limits.max_message_bytes;
-            let mut grpc = Grpc::new(Discovery(method.variant)).max_decoding_message_size(limit);
-            Ok(grpc.streaming(Open { shared, method }, request).await)
+            Ok(match call(request.uri().path()) {
+                None => Status::unimplemented(format!("{} is not served here", request.uri().path())).into_http(),
+                Some(Call::Discovery(method)) => {
+                    let mut grpc = Grpc::new(Discovery(method.variant)).max_decoding_message_size(limit);
+                    grpc.streaming(Open { shared, method }, request).await
+                }
+                Some(Call::HealthCheck) => Grpc::new(ProstCodec::default()).unary(Check { shared }, request).await,
+                Some(Call::HealthWatch) => {
+                    Grpc::new(ProstCodec::default()).server_streaming(Watch { shared }, request).await
+                }
+                Some(Call::Reflection) => Grpc::new(ProstCodec::default()).streaming(Reflect, request).await,
+            })
         })
     }
 }
@@ -96,10 +140,10 @@ struct Open<G: Generator> {
     method: Method,
 }
 
-type Responses = Pin<Box<dyn futures_util::Stream<Item = Result<Response, Status>> + Send>>;
+type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
 
 impl<G: Generator> Service<tonic::Request<Streaming<Request>>> for Open<G> {
-    type Response = tonic::Response<Responses>;
+    type Response = tonic::Response<Answers<Response>>;
     type Error = Status;
     type Future = std::future::Ready<Result<Self::Response, Status>>;
 
@@ -110,7 +154,66 @@ impl<G: Generator> Service<tonic::Request<Streaming<Request>>> for Open<G> {
     fn call(&mut self, request: tonic::Request<Streaming<Request>>) -> Self::Future {
         let peer = request.remote_addr();
         let stream = stream::serve(self.shared.clone(), self.method, peer, request.into_inner());
-        std::future::ready(Ok(tonic::Response::new(Box::pin(stream))))
+        let stream: Answers<_> = Box::pin(stream);
+        std::future::ready(Ok(tonic::Response::new(stream)))
+    }
+}
+
+/// Says whether it is healthy.
+struct Check<G: Generator> {
+    shared: Arc<Shared<G>>,
+}
+
+impl<G: Generator> Service<tonic::Request<HealthRequest>> for Check<G> {
+    type Response = tonic::Response<HealthResponse>;
+    type Error = Status;
+    type Future = std::future::Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<HealthRequest>) -> Self::Future {
+        std::future::ready(health::check(&self.shared, request.get_ref()).map(tonic::Response::new))
+    }
+}
+
+/// Says it again when it changes.
+struct Watch<G: Generator> {
+    shared: Arc<Shared<G>>,
+}
+
+impl<G: Generator> Service<tonic::Request<HealthRequest>> for Watch<G> {
+    type Response = tonic::Response<Answers<HealthResponse>>;
+    type Error = Status;
+    type Future = std::future::Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<HealthRequest>) -> Self::Future {
+        let stream: Answers<_> = Box::pin(health::watch(self.shared.clone(), request.into_inner()));
+        std::future::ready(Ok(tonic::Response::new(stream)))
+    }
+}
+
+/// Describes the API.
+struct Reflect;
+
+impl Service<tonic::Request<Streaming<ReflectionRequest>>> for Reflect {
+    type Response = tonic::Response<Answers<ReflectionResponse>>;
+    type Error = Status;
+    type Future = std::future::Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<Streaming<ReflectionRequest>>) -> Self::Future {
+        let answers = request.into_inner().map(|question| question.map(reflection::answer));
+        let stream: Answers<_> = Box::pin(answers);
+        std::future::ready(Ok(tonic::Response::new(stream)))
     }
 }
 

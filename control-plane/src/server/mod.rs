@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`session`] | one stream as a state machine, without input or output |
 //! | `stream`, `codec`, `grpc` | its way to a client |
+//! | `health`, `reflection` | gRPC's own services |
 //! | [`connections`] | who is connected and what they have |
 //! | [`serve_http`] | health, metrics and debug pages |
 
@@ -15,7 +16,9 @@ mod debounce;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod grpc;
+mod health;
 mod http;
+mod reflection;
 pub mod session;
 mod stream;
 #[cfg(test)]

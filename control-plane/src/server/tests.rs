@@ -350,3 +350,28 @@ async fn streams_end_when_the_server_stops() {
         (0, 0, 0)
     );
 }
+
+#[tokio::test]
+async fn health_is_told_until_the_server_stops() {
+    use super::health::{Health, HealthRequest, HealthResponse};
+    let server = Running::start(clusters(1)).await;
+    let mut grpc = tonic::client::Grpc::new(server.channel().await);
+    let ask = |service: &str| tonic::Request::new(HealthRequest { service: service.to_owned() });
+    let path = |method: &str| format!("/grpc.health.v1.Health/{method}").parse().unwrap();
+    let codec = tonic_prost::ProstCodec::<HealthRequest, HealthResponse>::default;
+    for (service, code) in
+        [("", None), ("envoy.service.discovery.v3.AggregatedDiscoveryService", None), ("x", Some(Code::NotFound))]
+    {
+        grpc.ready().await.unwrap();
+        match grpc.unary(ask(service), path("Check"), codec()).await {
+            Ok(response) => assert_eq!((response.into_inner().status(), code), (Health::Serving, None)),
+            Err(status) => assert_eq!(Some(status.code()), code, "{status}"),
+        }
+    }
+    grpc.ready().await.unwrap();
+    let mut watch = grpc.server_streaming(ask(""), path("Watch"), codec()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), Health::Serving);
+    server.stop.cancel();
+    let last = timeout(PATIENCE, watch.message()).await.unwrap().unwrap().unwrap();
+    assert_eq!(last.status(), Health::NotServing);
+}
