@@ -19,6 +19,7 @@ pub struct ControlPlane {
     child: Child,
     dir: TempDir,
     grpc: u16,
+    secure_grpc: u16,
     http: Admin,
 }
 
@@ -33,8 +34,10 @@ impl ControlPlane {
         for (name, text) in files {
             std::fs::write(dir.path().join("mesh").join(name), text)?;
         }
-        let (child, grpc, http) = spawn(dir.path(), 0).await?;
-        Ok(Self { child, dir, grpc, http })
+        crate::tls::material()?.write(dir.path())?;
+        let (child, ports) = spawn(dir.path(), 0).await?;
+        let [grpc, secure_grpc, http] = ports;
+        Ok(Self { child, dir, grpc, secure_grpc, http: Admin { port: http } })
     }
 
     /// Kills it and starts another one where it was.
@@ -43,7 +46,9 @@ impl ControlPlane {
     /// When it does not come up.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await?;
-        (self.child, self.grpc, self.http) = spawn(self.dir.path(), self.grpc).await?;
+        let (child, ports) = spawn(self.dir.path(), self.grpc).await?;
+        self.child = child;
+        [self.grpc, self.secure_grpc, self.http.port] = ports;
         Ok(())
     }
 
@@ -70,6 +75,12 @@ impl ControlPlane {
     #[must_use]
     pub fn grpc(&self) -> u16 {
         self.grpc
+    }
+
+    /// The port of xDS over TLS, for clients with a certificate.
+    #[must_use]
+    pub fn secure_grpc(&self) -> u16 {
+        self.secure_grpc
     }
 
     /// A directory for what a test needs.
@@ -128,20 +139,25 @@ fn binary() -> Result<PathBuf> {
     locate::weft_cli().context(locate::NO_WEFT_CLI)
 }
 
-async fn spawn(dir: &Path, port: u16) -> Result<(Child, u16, Admin)> {
+/// The process, and its ports: xDS, xDS over TLS, HTTP.
+async fn spawn(dir: &Path, port: u16) -> Result<(Child, [u16; 3])> {
     let log = std::fs::File::options().append(true).create(true).open(dir.join("log"))?;
     let mut command = Command::new(binary()?);
     command.arg("control-plane").arg("--config-dir").arg(dir.join("mesh")).args(["--debounce", "20ms"]);
     command.args(["--grpc-addr", &format!("127.0.0.1:{port}"), "--http-addr", "127.0.0.1:0"]);
-    command.args(["--monitoring-addr", "127.0.0.1:0"]);
+    command.args(["--monitoring-addr", "127.0.0.1:0", "--secure-grpc-addr", "127.0.0.1:0"]);
+    for (flag, file) in [("--tls-cert", "server.pem"), ("--tls-key", "server.key"), ("--tls-client-ca", "ca.pem")] {
+        command.arg(flag).arg(dir.join(file));
+    }
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
     let line =
         tokio::time::timeout(PATIENCE, lines.next_line()).await.context("the control plane does not start")??;
     let line = line.with_context(|| std::fs::read_to_string(dir.join("log")).unwrap_or_default())?;
     let port = |name: &str| -> Result<u16> {
-        let address = line.split(' ').find_map(|word| word.strip_prefix(name)).with_context(|| line.clone())?;
+        let address = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        let address = address.with_context(|| line.clone())?;
         Ok(address.rsplit(':').next().unwrap_or_default().parse()?)
     };
-    Ok((child, port("grpc=")?, Admin { port: port("http=")? }))
+    Ok((child, [port("grpc")?, port("secure-grpc")?, port("http")?]))
 }
