@@ -1,5 +1,7 @@
 //! The proxy binary: command line, log, configuration, and then the app.
 
+mod allocator;
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,7 +12,7 @@ use weft_proxy::{app, logging};
 
 // Measured against the system's allocator: less time in small allocations, and idle pages go back.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 fn main() -> ExitCode {
     // A huge page is 2 MiB of memory for the first byte that is written into it: a small proxy would be half empty pages. First of all,

@@ -191,8 +191,8 @@ impl ConnInfo {
     pub fn new(id: u64, remote: PeerAddr, local: PeerAddr, listener: Arc<ListenerInfo>) -> Self {
         ConnInfo {
             id,
-            start: Instant::now(),
-            start_wall: SystemTime::now(),
+            start: crate::clock::now(),
+            start_wall: crate::clock::wall(),
             direct_remote: remote.clone(),
             remote,
             direct_local: local.clone(),
@@ -487,8 +487,8 @@ impl StreamInfo {
     /// A stream that begins now.
     pub fn new(conn: Arc<ConnInfo>, stream_id: u64, protocol: Option<Protocol>) -> Self {
         StreamInfo {
-            start: Instant::now(),
-            start_wall: SystemTime::now(),
+            start: crate::clock::now(),
+            start_wall: crate::clock::wall(),
             remote: conn.remote.clone(),
             conn,
             protocol,

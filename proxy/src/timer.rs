@@ -22,7 +22,7 @@ impl LazyTimer {
 
     /// Sets the deadline to `after` from now.
     pub fn set_after(&mut self, after: Option<Duration>) {
-        self.deadline = after.map(|d| Instant::now() + d);
+        self.deadline = after.map(|d| crate::clock::now() + d);
     }
 
     /// Ready once the deadline has passed; the deadline is then gone.

@@ -15,6 +15,7 @@ thread_local! {
 pub fn enter(index: usize) {
     INDEX.set(index);
     crate::stats::set_slot(index + 1);
+    crate::clock::enable();
 }
 
 /// The calling thread's worker.
@@ -34,7 +35,7 @@ pub fn random() -> u64 {
 
 /// The `date` header of this second.
 pub fn date() -> HeaderValue {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let now = crate::clock::wall().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     DATE.with_borrow_mut(|(second, value)| {
         if *second != now {
             *second = now;
@@ -59,5 +60,9 @@ fn http_date(secs: u64) -> HeaderValue {
 /// # Errors
 /// The operating system refused its resources.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().event_interval(31).build()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .event_interval(31)
+        .on_thread_unpark(crate::clock::woken)
+        .build()
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{HeaderValue, Method};
-use tokio::time::Instant;
 
 use super::body::Body;
 use super::head::{ResponseHead, Scheme};
@@ -202,7 +201,7 @@ async fn within(
     body: Body,
 ) -> Result<(ResponseHead, Body), Failed> {
     let stats = &fw.cluster.stats;
-    let began = Instant::now();
+    let began = crate::clock::now();
     let failure = tokio::select! {
         biased;
         result = attempt::exchange(checkout, &ctx.request, body, &mut ctx.info) => {

@@ -140,7 +140,7 @@ impl StreamEnd {
     pub fn head_sent(&mut self, bytes: u64) {
         self.with(|c| {
             c.info.bytes.headers_sent = bytes;
-            c.info.times.first_downstream_tx = Some(tokio::time::Instant::now());
+            c.info.times.first_downstream_tx = Some(crate::clock::now());
         });
     }
 

@@ -254,11 +254,11 @@ impl Clock {
     pub fn deadline(&mut self, uploaded: bool) -> Option<Instant> {
         if uploaded && self.uploaded.is_none() {
             self.request_by = None;
-            self.uploaded = Some(Instant::now());
+            self.uploaded = Some(crate::clock::now());
         }
         if self.shared.touched.swap(false, Relaxed) {
             let idle = if self.has_flush_limit() { &self.shared.flush } else { &self.shared.idle };
-            self.idle_at = duration(idle).and_then(|d| Instant::now().checked_add(d));
+            self.idle_at = duration(idle).and_then(|d| crate::clock::now().checked_add(d));
         }
         [self.idle_at, self.request_by, self.ends(), self.answer_by()].into_iter().flatten().min()
     }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
-use tokio::time::Instant;
 
 use super::attempts::{self, Forwarding, Outcome};
 use super::body::Body;
@@ -251,7 +250,7 @@ fn respond(mut ctx: Box<StreamCtx>, fw: &Forwarding<'_>, mut head: ResponseHead,
     // An answer that comes before the end of the request says nothing about the time it took.
     if !conn.manager.chain.router.suppress_envoy_headers && fw.upload.is_done() {
         let since = fw.upload.finished_at().unwrap_or(ctx.info.start);
-        let ms = Instant::now().duration_since(since).as_millis() as u64;
+        let ms = crate::clock::now().duration_since(since).as_millis() as u64;
         head.headers.insert(names::UPSTREAM_SERVICE_TIME, HeaderValue::from(ms));
     }
     if ctx.route.as_ref().is_some_and(|m| m.entry.vhost.config.include_attempt_count_in_response) {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
-use tokio::time::Instant;
 
 use super::body::BodyError;
 use super::connection::{EndReason, HttpConn};
@@ -173,7 +172,7 @@ impl StreamCtx {
 
     fn close(&mut self, reason: EndReason) {
         self.closed = true;
-        let now = Instant::now();
+        let now = crate::clock::now();
         self.info.times.end = Some(now);
         self.info.bytes.received = self.limits.received();
         self.info.times.last_downstream_tx.get_or_insert(now);

@@ -75,7 +75,7 @@ struct Watch(Arc<State>);
 
 impl Watch {
     fn finish(&self) {
-        *self.0.finished.lock() = Some(Instant::now());
+        *self.0.finished.lock() = Some(crate::clock::now());
         self.0.done.store(true, Ordering::Release);
         self.0.notify.notify_waiters();
     }

@@ -114,8 +114,8 @@ struct Prepared {
 async fn prepare(accepted: Accepted, listener: Arc<Listener>, worker: usize) -> Option<Prepared> {
     let Accepted { stream, peer, local, _held, place } = accepted;
     let mut conn = Conn {
-        began: Instant::now(),
-        began_wall: SystemTime::now(),
+        began: crate::clock::now(),
+        began_wall: crate::clock::wall(),
         local: local.or_else(|| stream.local_addr()).unwrap_or_else(|| PeerAddr::Pipe(Arc::default())),
         peer,
         detected: Detected { transport_protocol: "raw_buffer", ..Detected::default() },
@@ -363,7 +363,7 @@ fn log(
 ) -> Box<StreamInfo> {
     let mut facts = stream_info(info);
     facts.upstream_close = upstream;
-    facts.times.end = Some(Instant::now());
+    facts.times.end = Some(crate::clock::now());
     facts.flags.set(flags);
     facts.details = details.map(Cow::Borrowed);
     listener.access_logs.log(&LogContext::new(&facts));

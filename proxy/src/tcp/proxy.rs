@@ -119,7 +119,7 @@ impl TcpProxy {
                 self.ended(end, (&down, &up), &mut facts);
             }
         }
-        facts.times.end = Some(Instant::now());
+        facts.times.end = Some(crate::clock::now());
         facts
     }
 

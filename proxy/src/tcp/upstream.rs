@@ -118,7 +118,7 @@ impl Attempts<'_> {
                     return Ok(None);
                 };
                 stats.upstream_rq_total.inc();
-                facts.times.upstream_connect_complete = Some(Instant::now());
+                facts.times.upstream_connect_complete = Some(crate::clock::now());
                 facts.upstream.local = stream.local_addr();
                 facts.upstream.tls = stream.tls_info();
                 let mut books = Books::new(cluster, &host);
@@ -181,7 +181,7 @@ impl Open {
         cluster.stats.upstream_cx_active.inc();
         host.cx_total.fetch_add(1, Ordering::Relaxed);
         host.cx_active.fetch_add(1, Ordering::Relaxed);
-        Open { cluster: cluster.clone(), host: host.clone(), since: Instant::now(), _permit: permit }
+        Open { cluster: cluster.clone(), host: host.clone(), since: crate::clock::now(), _permit: permit }
     }
 }
 

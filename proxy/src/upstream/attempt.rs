@@ -40,7 +40,7 @@ impl Books {
         Books {
             cluster: cluster.clone(),
             host: host.clone(),
-            started: Instant::now(),
+            started: crate::clock::now(),
             timeouts: [None; 2],
             permit: None,
         }
@@ -131,7 +131,7 @@ pub struct Via<'a> {
 pub async fn connect(via: &Via<'_>, head: &RequestHead, info: &mut StreamInfo) -> Result<(Checkout, Permit), Failed> {
     let protocol = via.cluster.config.protocol;
     let (sni, san) = names(&via.cluster.config, head);
-    let asked = Instant::now();
+    let asked = crate::clock::now();
     info.times.upstream_connect_start = Some(asked);
     let h2 = match protocol {
         _ if via.tunnel => false,
@@ -207,12 +207,12 @@ pub async fn exchange(
     body: Body,
     info: &mut StreamInfo,
 ) -> Result<(ResponseHead, Body), Failed> {
-    info.times.first_upstream_tx = Some(Instant::now());
+    info.times.first_upstream_tx = Some(crate::clock::now());
     let result = match checkout {
         Checkout::H1(conn) => http1(conn, head, body, info).await,
         Checkout::H2(slot) => http2(slot, head, body, info).await,
     };
-    info.times.first_upstream_rx = Some(Instant::now());
+    info.times.first_upstream_rx = Some(crate::clock::now());
     result
 }
 
@@ -221,7 +221,7 @@ pub fn tunnel(checkout: Checkout, body: Body, info: &mut StreamInfo) -> Result<(
     let Checkout::H1(mut conn) = checkout else {
         return Err(Failed { failure: Failure::Protocol, sent: false, idle_race: false });
     };
-    info.times.first_upstream_tx = Some(Instant::now());
+    info.times.first_upstream_tx = Some(crate::clock::now());
     info.upstream.connection_id = conn.home().id;
     info.upstream.local.clone_from(&conn.home().local);
     info.upstream.tls = conn.stream().tls_info();

@@ -102,7 +102,7 @@ impl ConnGuard {
             host: ask.host.clone(),
             worker: ask.worker,
             key: ask.key,
-            opened: Instant::now(),
+            opened: crate::clock::now(),
             generation: ask.host.generation(),
             h1,
             remote: false,
@@ -242,7 +242,7 @@ impl Home {
                 Err(Turn::Connect(_)) => return,
             }
         }
-        pool.idle.push(Parked { conn, since: Instant::now() });
+        pool.idle.push(Parked { conn, since: crate::clock::now() });
     }
 }
 
