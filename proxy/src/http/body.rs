@@ -35,7 +35,7 @@ pub enum BodyError {
     /// The peer closed its connection.
     Closed,
     /// The peer reset the stream.
-    Reset(h2::Reason),
+    Reset(crate::http::h2::Reason),
     /// The peer's GOAWAY says that it will not look at the stream.
     GoneAway,
     /// The peer broke the protocol.

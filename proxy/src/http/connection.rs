@@ -60,10 +60,10 @@ impl HttpConn {
     }
 
     /// A stream was reset before it was a request.
-    pub fn refuse_stream(self: &Arc<Self>, reason: h2::Reason, details: &'static str) {
+    pub fn refuse_stream(self: &Arc<Self>, reason: crate::http::h2::Reason, details: &'static str) {
         let mut ctx = Box::new(StreamCtx::without_request(self.clone(), Protocol::Http2));
         ctx.info.flags.set(match reason {
-            h2::Reason::PROTOCOL_ERROR => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            crate::http::h2::Reason::PROTOCOL_ERROR => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
             _ => ResponseFlags::DOWNSTREAM_REMOTE_RESET,
         });
         ctx.refused(details);
@@ -92,7 +92,7 @@ pub enum EndReason {
     /// The client closed its connection.
     DownstreamClosed,
     /// The client reset the stream.
-    DownstreamReset(h2::Reason),
+    DownstreamReset(crate::http::h2::Reason),
     /// A time limit was reached after the answer had begun.
     Expired(Expiry),
     /// The answer's body ended badly.

@@ -165,12 +165,12 @@ impl Shared {
     }
 
     /// The client reset the stream.
-    pub fn set_reset(&self, reason: h2::Reason) {
+    pub fn set_reset(&self, reason: crate::http::h2::Reason) {
         self.reset.store(u64::from(u32::from(reason)) + 1, Relaxed);
     }
 
     /// With what the client reset the stream, if it did.
-    pub fn reset(&self) -> Option<h2::Reason> {
+    pub fn reset(&self) -> Option<crate::http::h2::Reason> {
         let code = self.reset.load(Relaxed).checked_sub(1)?;
         Some(u32::try_from(code).unwrap_or_default().into())
     }

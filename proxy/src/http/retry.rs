@@ -27,7 +27,7 @@ pub enum Failure {
     /// The connection ended.
     Closed,
     /// The upstream reset the stream.
-    Reset(h2::Reason),
+    Reset(crate::http::h2::Reason),
     /// The response was not understood.
     Protocol,
     /// An attempt's own time ran out.
@@ -49,7 +49,7 @@ impl Failure {
             Failure::Connect { fault: ConnectFault::Local, .. } => "local connection failure",
             Failure::Connect { fault: ConnectFault::Remote, .. } => "remote connection failure",
             Failure::Overflow => "overflow",
-            Failure::Reset(h2::Reason::REFUSED_STREAM) => "remote refused stream reset",
+            Failure::Reset(crate::http::h2::Reason::REFUSED_STREAM) => "remote refused stream reset",
             Failure::Reset(_) => "remote reset",
             Failure::Protocol => "protocol error",
             _ => "connection termination",
@@ -180,7 +180,7 @@ impl RetryState {
             Failure::NoHost | Failure::Overflow | Failure::Upload(_) => false,
             _ if on.five_xx || on.gateway_error || on.reset => true,
             Failure::Connect { .. } => on.connect_failure || on.reset_before_request,
-            Failure::Reset(h2::Reason::REFUSED_STREAM) => on.refused_stream,
+            Failure::Reset(crate::http::h2::Reason::REFUSED_STREAM) => on.refused_stream,
             _ => on.reset_before_request && !sent,
         }
     }

@@ -218,7 +218,7 @@ impl StreamCtx {
                 }
                 let h1 = self.info.upstream.protocol != Some(Protocol::Http2);
                 let (flag, details) = match e {
-                    BodyError::GoneAway | BodyError::Reset(h2::Reason::REFUSED_STREAM) => (
+                    BodyError::GoneAway | BodyError::Reset(crate::http::h2::Reason::REFUSED_STREAM) => (
                         ResponseFlags::UPSTREAM_REMOTE_RESET,
                         "upstream_reset_after_response_started{remote_refused_stream_reset}",
                     ),

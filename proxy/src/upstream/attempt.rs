@@ -293,8 +293,8 @@ async fn http2(
 fn failure(e: BodyError) -> Failure {
     match e {
         BodyError::Closed => Failure::Closed,
-        BodyError::GoneAway => Failure::Reset(h2::Reason::REFUSED_STREAM),
-        BodyError::Reset(h2::Reason::PROTOCOL_ERROR) | BodyError::Protocol => Failure::Protocol,
+        BodyError::GoneAway => Failure::Reset(crate::http::h2::Reason::REFUSED_STREAM),
+        BodyError::Reset(crate::http::h2::Reason::PROTOCOL_ERROR) | BodyError::Protocol => Failure::Protocol,
         BodyError::Reset(r) => Failure::Reset(r),
         other => Failure::Upload(other),
     }

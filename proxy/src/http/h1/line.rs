@@ -191,7 +191,7 @@ fn port_number(text: &str) -> Option<u16> {
 }
 
 /// Whether a `Host` value can be one: RFC 3986's characters of an authority, no more is asked.
-pub(super) fn is_authority(value: &[u8]) -> bool {
+pub(in crate::http) fn is_authority(value: &[u8]) -> bool {
     value.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:@[]".contains(b))
 }
 

@@ -13,6 +13,8 @@ mod request;
 pub mod server;
 mod upload;
 
+pub(super) use line::is_authority;
+
 pub use parse::{ParseError, ParseLimits};
 
 use std::io;
@@ -55,7 +57,7 @@ fn poll_read_small<S: AsyncRead + Unpin>(
 }
 
 /// Reads into `buf` directly, at most `max` bytes, in growing portions kept in `size`.
-fn poll_read_body<S: AsyncRead + Unpin>(
+pub(super) fn poll_read_body<S: AsyncRead + Unpin>(
     stream: &mut S,
     cx: &mut Context<'_>,
     buf: &mut BytesMut,

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use super::super::head::Spelling;
 use super::Framing;
 use super::line::{self, RequestLine};
+use crate::config::UnderscoresAction;
 use crate::stream_info::Protocol;
 
 /// Why a message was refused. [`ParseError::status`] is Envoy's answer to it.
@@ -92,7 +93,7 @@ pub struct ParseLimits {
     /// Fields.
     pub max_headers: usize,
     /// Names with underscores.
-    pub underscores: crate::config::UnderscoresAction,
+    pub underscores: UnderscoresAction,
     /// Methods beyond the registered ones.
     pub custom_methods: bool,
     /// A length beside chunks is dropped.
@@ -211,7 +212,7 @@ pub fn trailers(section: Bytes, max_headers: usize) -> Result<HeaderMap, ParseEr
     let limits = ParseLimits {
         max_bytes: section.len(),
         max_headers,
-        underscores: crate::config::UnderscoresAction::Allow,
+        underscores: UnderscoresAction::Allow,
         custom_methods: true,
         allow_chunked_length: false,
     };
@@ -279,32 +280,31 @@ impl<'a> Fields<'a> {
         let colon = memchr::memchr(b':', text).ok_or(ParseError::Header)?;
         // HeaderName refuses spaces, controls and an empty name.
         let name = HeaderName::from_bytes(&text[..colon]).map_err(|_| ParseError::Header)?;
-        if name.as_str().contains('_') {
-            match self.limits.underscores {
-                crate::config::UnderscoresAction::Allow => {}
-                crate::config::UnderscoresAction::Reject => return Err(ParseError::Underscore),
-                crate::config::UnderscoresAction::Drop => {
-                    self.dropped += 1;
-                    return Ok(());
-                }
+        match self.limits.underscores {
+            UnderscoresAction::Reject if name.as_str().contains('_') => return Err(ParseError::Underscore),
+            UnderscoresAction::Drop if name.as_str().contains('_') => {
+                self.dropped += 1;
+                return Ok(());
             }
+            _ => {}
         }
         let value = &text[colon + 1..];
         let lead = value.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
         let trail = value[lead..].iter().rev().take_while(|b| matches!(b, b' ' | b'\t' | b'\r')).count();
         let start = line.start + colon + 1 + lead;
         let end = line.end - trail;
-        let bare_cr = memchr::memchr(b'\r', &head[start..end]).is_some();
-        if bare_cr && matches!(name, header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::HOST) {
+        let value = match HeaderValue::from_maybe_shared(head.slice(start..end)) {
+            Ok(value) => value,
             // Repairing what frames or routes a message would be guessing.
-            return Err(ParseError::Value);
-        }
-        let value = if bare_cr {
-            Bytes::from(head[start..end].iter().copied().filter(|b| *b != b'\r').collect::<Vec<u8>>())
-        } else {
-            head.slice(start..end)
+            Err(_) if matches!(name, header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::HOST) => {
+                return Err(ParseError::Value);
+            }
+            // A bare CR is tolerated elsewhere, and goes.
+            Err(_) => {
+                let rest: Vec<u8> = head[start..end].iter().copied().filter(|b| *b != b'\r').collect();
+                HeaderValue::from_maybe_shared(Bytes::from(rest)).map_err(|_| ParseError::Value)?
+            }
         };
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| ParseError::Value)?;
         if self.keep_spelling && text[..colon].iter().any(u8::is_ascii_uppercase) {
             self.spelling.push(head.slice(line.start..line.start + colon));
         }

@@ -1,26 +1,17 @@
-//! Looks at an HTTP/2 client's frames on their way to the library, and at the library's own on their way out.
+//! Looks at the headers of an HTTP/2 client's frames: one that floods, or that does not begin as it must, loses its connection.
 //!
-//! A client that floods, or that does not begin as it must, loses its connection; so does one whose request is malformed, unless
-//! its listener is set to reset only the stream. Only frame headers are looked at. **Source**:
-//! `envoy.config.core.v3.Http2ProtocolOptions`, the `max_*` fields and `override_stream_error_on_invalid_http_message`.
+//! **Source**: `envoy.config.core.v3.Http2ProtocolOptions`, the `max_*` fields.
 
 use tokio::time::Instant;
 
-use super::frames::{Frame, Frames, kind};
+use super::Reason;
+use super::frame::{Head, flag, kind};
 use crate::config::Http2Options;
 
-/// Length of the client's connection preface.
-const PREFACE: usize = 24;
 /// SETTINGS and PING frames at once: each costs us an answer, so they must not come faster than those leave.
 const CONTROL_BURST: u64 = 1_000;
 /// And per second: gRPC's clients send a PING for every round trip while data flows.
 const CONTROL_RATE: f64 = 10_000.0;
-/// Streams remembered as having had data: enough for those that are being received at one time.
-const WITH_DATA: usize = 64;
-
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-
 /// What a peer did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Breach {
@@ -42,22 +33,18 @@ pub(super) enum Breach {
 
 impl Breach {
     /// The code of the GOAWAY that answers it.
-    pub(super) fn reason(self) -> h2::Reason {
+    pub(super) fn reason(self) -> Reason {
         match self {
-            Breach::NoSettings | Breach::Malformed => h2::Reason::PROTOCOL_ERROR,
-            _ => h2::Reason::ENHANCE_YOUR_CALM,
+            Breach::NoSettings | Breach::Malformed => Reason::PROTOCOL_ERROR,
+            _ => Reason::ENHANCE_YOUR_CALM,
         }
     }
 }
 
 /// What was seen of one connection; sans-io.
 pub(super) struct Guard {
-    inbound: Frames,
-    outbound: Frames,
     opened: bool,
     streams: u64,
-    /// The highest stream that was opened.
-    pub(super) last_stream: u32,
     priority: u64,
     control: Bucket,
     empty: u32,
@@ -69,22 +56,14 @@ pub(super) struct Guard {
     max_windows_per_data: u64,
     /// `stream_reset_rate`, `stream_reset_burst`.
     resets: Bucket,
-    /// Malformed requests cost only their streams.
-    spare_connection: bool,
-    /// Streams whose last frame was DATA, newest anywhere.
-    with_data: [u32; WITH_DATA],
-    newest: usize,
 }
 
 impl Guard {
-    /// A guard with a client's preface ahead.
-    pub(super) fn new(o: &Http2Options, spare_connection: bool) -> Self {
+    /// A guard of a connection that has just begun.
+    pub(super) fn new(o: &Http2Options) -> Self {
         Guard {
-            inbound: Frames::after(PREFACE),
-            outbound: Frames::after(0),
             opened: false,
             streams: 0,
-            last_stream: 0,
             priority: 0,
             control: Bucket::new(CONTROL_BURST, CONTROL_RATE),
             empty: 0,
@@ -97,50 +76,26 @@ impl Guard {
                 if o.stream_reset_burst == 0 { RESET_BURST } else { o.stream_reset_burst },
                 o.stream_reset_rate.unwrap_or(RESET_RATE),
             ),
-            spare_connection,
-            with_data: [0; WITH_DATA],
-            newest: 0,
         }
     }
 
-    /// Looks at bytes from the client.
+    /// A DATA frame has left.
+    pub(super) fn sent_data(&mut self) {
+        self.data_sent += 1;
+    }
+
+    /// Looks at a frame from the client.
     ///
     /// # Errors
     /// The client is to be left.
-    pub(super) fn received(&mut self, mut data: &[u8]) -> Result<(), Breach> {
-        while let Some(frame) = self.inbound.next(&mut data) {
-            self.inspect(frame)?;
-        }
-        Ok(())
-    }
-
-    /// Looks at bytes for the client.
-    ///
-    /// # Errors
-    /// The library has refused a request as malformed, which is to cost the connection.
-    pub(super) fn sent(&mut self, mut data: &[u8]) -> Result<(), Breach> {
-        while let Some(frame) = self.outbound.next(&mut data) {
-            self.data_sent += u64::from(frame.kind == kind::DATA);
-            // A body that belies its content-length is refused with the same code, and costs only its stream.
-            if frame.kind == kind::RST_STREAM
-                && frame.code == u32::from(h2::Reason::PROTOCOL_ERROR)
-                && !self.spare_connection
-                && !self.with_data.contains(&frame.stream)
-            {
-                return Err(Breach::Malformed);
-            }
-        }
-        Ok(())
-    }
-
-    fn inspect(&mut self, frame: Frame) -> Result<(), Breach> {
-        if !std::mem::replace(&mut self.opened, true) && (frame.kind != kind::SETTINGS || frame.flags & ACK != 0) {
+    pub(super) fn received(&mut self, frame: Head) -> Result<(), Breach> {
+        if !std::mem::replace(&mut self.opened, true) && (frame.kind != kind::SETTINGS || frame.has(flag::ACK)) {
             return Err(Breach::NoSettings);
         }
         match frame.kind {
             kind::DATA | kind::HEADERS | kind::CONTINUATION => {
-                self.note(frame);
-                if frame.len == 0 && (frame.kind == kind::CONTINUATION || frame.flags & END_STREAM == 0) {
+                self.streams += u64::from(frame.kind == kind::HEADERS);
+                if frame.len == 0 && (frame.kind == kind::CONTINUATION || !frame.has(flag::END_STREAM)) {
                     self.empty += 1;
                     if self.empty > self.max_empty {
                         return Err(Breach::EmptyFrames);
@@ -163,31 +118,12 @@ impl Guard {
                 }
             }
             kind::RST_STREAM if !self.resets.take(Instant::now()) => return Err(Breach::Resets),
-            kind::SETTINGS | kind::PING if frame.flags & ACK == 0 && !self.control.take(Instant::now()) => {
+            kind::SETTINGS | kind::PING if !frame.has(flag::ACK) && !self.control.take(Instant::now()) => {
                 return Err(Breach::Control);
             }
             _ => {}
         }
         Ok(())
-    }
-
-    /// Remembers which streams are in the middle of their data.
-    fn note(&mut self, frame: Frame) {
-        match frame.kind {
-            kind::DATA if self.with_data[self.newest] != frame.stream && !self.with_data.contains(&frame.stream) => {
-                self.newest = (self.newest + 1) % WITH_DATA;
-                self.with_data[self.newest] = frame.stream;
-            }
-            kind::HEADERS => {
-                self.streams += 1;
-                if frame.stream > self.last_stream {
-                    self.last_stream = frame.stream;
-                } else if let Some(slot) = self.with_data.iter_mut().find(|s| **s == frame.stream) {
-                    *slot = 0;
-                }
-            }
-            _ => {}
-        }
     }
 }
 
@@ -219,60 +155,44 @@ impl Bucket {
     }
 }
 
-/// A GOAWAY frame that tells of a breach.
-pub(super) fn goaway(last_stream: u32, reason: h2::Reason) -> [u8; 17] {
-    let ([l1, l2, l3, l4], [r1, r2, r3, r4]) = (last_stream.to_be_bytes(), u32::from(reason).to_be_bytes());
-    [0, 0, 8, 7, 0, 0, 0, 0, 0, l1, l2, l3, l4, r1, r2, r3, r4]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn on(stream: u8, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
-        let l = (payload.len() as u32).to_be_bytes();
-        let mut f = vec![l[1], l[2], l[3], kind, flags, 0, 0, 0, stream];
-        f.extend_from_slice(payload);
-        f
+    fn frame(kind: u8, flags: u8, len: usize) -> Head {
+        Head { len, kind, flags, stream: 1 }
     }
 
-    fn frame(kind: u8, flags: u8, len: usize) -> Vec<u8> {
-        on(1, kind, flags, &vec![0; len])
+    fn opened(o: &Http2Options) -> Guard {
+        let mut guard = Guard::new(o);
+        guard.received(frame(4, 0, 0)).unwrap();
+        guard
     }
 
-    fn opened() -> Vec<u8> {
-        let mut all = vec![0; PREFACE];
-        all.extend(frame(4, 0, 0));
-        all
-    }
-
-    fn run(frames: &[Vec<u8>], step: usize) -> Result<(), Breach> {
-        let mut guard = Guard::new(&Http2Options::default(), false);
-        let mut all = opened();
-        all.extend(frames.concat());
-        all.chunks(step).try_for_each(|part| guard.received(part))
+    fn run(frames: &[Head]) -> Result<(), Breach> {
+        let mut guard = opened(&Http2Options::default());
+        frames.iter().try_for_each(|f| guard.received(*f))
     }
 
     #[test]
-    fn floods_end_the_connection_however_they_are_cut() {
-        for step in [1, 7, 9, 4096] {
-            assert_eq!(run(&vec![frame(2, 0, 5); 101], step), Err(Breach::Priority));
-            assert_eq!(run(&vec![frame(6, 0, 8); 50_000], step), Err(Breach::Control));
-            assert_eq!(run(&vec![frame(0, 0, 0); 2], step), Err(Breach::EmptyFrames));
-            assert_eq!(run(&vec![frame(6, 1, 8); 5000], step), Ok(()));
-            assert_eq!(run(&vec![frame(8, 0, 4); 6], step), Err(Breach::WindowUpdates));
-            assert_eq!(run(&[vec![frame(1, 5, 3)], vec![frame(8, 0, 4); 7]].concat(), step), Ok(()));
-            assert_eq!(run(&[frame(1, 4, 10), frame(0, 0, 0), frame(0, 0, 5), frame(0, 0, 0)], step), Ok(()));
-        }
+    fn floods_end_the_connection() {
+        assert_eq!(run(&[frame(2, 0, 5); 101]), Err(Breach::Priority));
+        assert_eq!(run(&vec![frame(6, 0, 8); 50_000]), Err(Breach::Control));
+        assert_eq!(run(&[frame(0, 0, 0); 2]), Err(Breach::EmptyFrames));
+        assert_eq!(run(&vec![frame(6, 1, 8); 5000]), Ok(()));
+        assert_eq!(run(&[frame(8, 0, 4); 6]), Err(Breach::WindowUpdates));
+        assert_eq!(run(&[vec![frame(1, 5, 3)], vec![frame(8, 0, 4); 7]].concat()), Ok(()));
+        assert_eq!(run(&[frame(1, 4, 10), frame(0, 0, 0), frame(0, 0, 5), frame(0, 0, 0)]), Ok(()));
     }
 
     #[test]
     fn data_sent_earns_window_updates() {
-        let mut guard = Guard::new(&Http2Options { max_window_updates_per_data: 3, ..Http2Options::default() }, false);
-        guard.received(&opened()).unwrap();
-        guard.sent(&frame(0, 0, 9)).unwrap();
-        assert_eq!(guard.received(&frame(8, 0, 4).repeat(11)), Ok(()));
-        assert_eq!(guard.received(&frame(8, 0, 4)), Err(Breach::WindowUpdates));
+        let mut guard = opened(&Http2Options { max_window_updates_per_data: 3, ..Http2Options::default() });
+        guard.sent_data();
+        for _ in 0..11 {
+            guard.received(frame(8, 0, 4)).unwrap();
+        }
+        assert_eq!(guard.received(frame(8, 0, 4)), Err(Breach::WindowUpdates));
     }
 
     #[test]
@@ -285,36 +205,15 @@ mod tests {
         );
         assert!(at(60_000) && at(60_000) && at(60_000) && !at(60_000), "never more than the burst");
         let flood = vec![frame(3, 0, 4); 2_000];
-        assert_eq!(run(&flood, 4096), Err(Breach::Resets));
-        assert_eq!(run(&flood[..1_000], 4096), Ok(()));
+        assert_eq!(run(&flood), Err(Breach::Resets));
+        assert_eq!(run(&flood[..1_000]), Ok(()));
     }
 
     #[test]
     fn settings_come_first() {
         for first in [frame(6, 0, 8), frame(1, 5, 3), frame(4, 1, 0)] {
-            let mut guard = Guard::new(&Http2Options::default(), false);
-            let bytes = [vec![0; PREFACE], first].concat();
-            assert_eq!(guard.received(&bytes), Err(Breach::NoSettings));
+            let mut guard = Guard::new(&Http2Options::default());
+            assert_eq!(guard.received(first), Err(Breach::NoSettings));
         }
-    }
-
-    #[test]
-    fn malformed_heads_cost_the_connection_and_wrong_bodies_their_stream() {
-        let reset = |code| on(1, 3, 0, &[0, 0, 0, code]);
-        let (headers, data) = (on(1, 1, 4, &[0; 3]), on(1, 0, 0, &[0; 3]));
-        for (inbound, out, spare, want) in [
-            (vec![headers.clone()], reset(1), false, Err(Breach::Malformed)),
-            (vec![headers.clone()], reset(1), true, Ok(())),
-            (vec![headers.clone()], reset(8), false, Ok(())),
-            (vec![headers.clone(), data.clone()], reset(1), false, Ok(())),
-            (vec![headers.clone(), data, headers], reset(1), false, Err(Breach::Malformed)),
-        ] {
-            let mut guard = Guard::new(&Http2Options::default(), spare);
-            guard.received(&opened()).unwrap();
-            guard.received(&inbound.concat()).unwrap();
-            let sent: Result<(), Breach> = out.chunks(2).try_for_each(|part| guard.sent(part));
-            assert_eq!(sent, want);
-        }
-        assert_eq!(goaway(5, h2::Reason::PROTOCOL_ERROR)[9..], [0, 0, 0, 5, 0, 0, 0, 1]);
     }
 }

@@ -1,18 +1,16 @@
 //! PINGs that find out whether the peer of an HTTP/2 connection still lives.
 //!
 //! **Source**: `envoy.config.core.v3.Http2ProtocolOptions.connection_keepalive`. Runs on: the task of the connection, which must
-//! poll the library after this: a PING leaves with it.
+//! poll this after its transport: it wakes itself for a PING to leave.
 
 use std::task::{Context, Poll, ready};
 
-use h2::{Ping, PingPong};
-
+use super::core::Core;
 use crate::config::Http2Keepalive;
 use crate::timer::LazyTimer;
 
 /// The keepalive of one connection.
 pub(super) struct Keepalive {
-    pings: PingPong,
     options: Http2Keepalive,
     timer: LazyTimer,
     /// A PING is unanswered.
@@ -20,10 +18,10 @@ pub(super) struct Keepalive {
 }
 
 impl Keepalive {
-    /// A keepalive as configured; none without an interval, or where the library's PINGs are taken.
-    pub(super) fn new(options: Option<&Http2Keepalive>, pings: Option<PingPong>) -> Option<Self> {
+    /// A keepalive as configured; none without an interval.
+    pub(super) fn new(options: Option<&Http2Keepalive>) -> Option<Self> {
         let options = *options.filter(|o| o.interval.is_some())?;
-        let mut keepalive = Keepalive { pings: pings?, options, timer: LazyTimer::default(), waiting: false };
+        let mut keepalive = Keepalive { options, timer: LazyTimer::default(), waiting: false };
         keepalive.rest();
         Some(keepalive)
     }
@@ -35,26 +33,17 @@ impl Keepalive {
     }
 
     /// Ready once a PING was not answered in time.
-    pub(super) fn poll_dead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_dead(&mut self, core: &mut Core, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            if self.waiting {
-                match self.pings.poll_pong(cx) {
-                    Poll::Ready(Ok(_)) => {
-                        self.waiting = false;
-                        self.rest();
-                    }
-                    // The connection ends by itself.
-                    Poll::Ready(Err(_)) => return Poll::Pending,
-                    Poll::Pending => {}
-                }
+            if self.waiting && core.take_pong() {
+                self.waiting = false;
+                self.rest();
             }
             ready!(self.timer.poll_expired(cx));
             if self.waiting {
                 return Poll::Ready(());
             }
-            if self.pings.send_ping(Ping::opaque()).is_err() {
-                return Poll::Pending;
-            }
+            core.ping();
             self.waiting = true;
             self.timer.set_after(Some(self.options.timeout));
         }
@@ -65,9 +54,10 @@ impl Keepalive {
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
-
+    use super::super::core::{Options, Role};
+    use super::super::driver::{Counts, Driver};
     use super::*;
+    use crate::stats::Counter;
 
     const OPTIONS: Http2Keepalive = Http2Keepalive {
         interval: Some(Duration::from_secs(10)),
@@ -90,13 +80,17 @@ mod tests {
                 None => serve.await,
             }
         });
-        let (_send, mut connection): (h2::client::SendRequest<Bytes>, _) = h2::client::handshake(near).await.unwrap();
-        let mut keepalive = Keepalive::new(Some(&OPTIONS), connection.ping_pong()).unwrap();
+        let mut driver = Driver::new(
+            near,
+            &[],
+            Core::new(Options::of(Role::Client), None),
+            Counts(Counter::noop(), Counter::noop()),
+        );
+        let mut keepalive = Keepalive::new(Some(&OPTIONS)).unwrap();
         let began = tokio::time::Instant::now();
         let dead = std::future::poll_fn(|cx| {
-            let dead = keepalive.poll_dead(cx);
-            let _ = std::pin::Pin::new(&mut connection).poll(cx);
-            dead
+            let _ = driver.poll(cx);
+            keepalive.poll_dead(&mut driver.core().lock(), cx)
         });
         let found = tokio::time::timeout(Duration::from_secs(100), dead).await.ok().map(|()| began.elapsed());
         server.abort();
@@ -108,6 +102,6 @@ mod tests {
         assert_eq!(lifetime(None).await, None);
         let found = lifetime(Some(Duration::from_secs(15))).await.unwrap();
         assert!(found >= Duration::from_secs(22) && found < Duration::from_secs(23), "{found:?}");
-        assert!(Keepalive::new(None, None).is_none());
+        assert!(Keepalive::new(None).is_none());
     }
 }

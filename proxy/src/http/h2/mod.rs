@@ -1,26 +1,43 @@
-//! HTTP/2, both directions, on the `h2` crate: it owns frames, HPACK and flow control; streams, limits and life cycle are ours.
+//! HTTP/2, both directions: our own codec.
+//!
+//! | | |
+//! |---|---|
+//! | [`frame`], [`hpack`], [`heads`] | bytes and fields |
+//! | [`core`] | the state of a connection, sans-io |
+//! | [`driver`] | its transport |
+//! | [`guard`], [`keepalive`] | floods, silence |
+//! | [`handle`] | a stream as its task holds it |
+//! | [`server`], [`client`], [`request`] | connections as the layers above know them |
 
 pub mod client;
-mod frames;
+mod core;
+mod driver;
+mod frame;
 mod guard;
-mod io;
+mod handle;
+mod heads;
+mod hpack;
 mod keepalive;
+mod reason;
 mod request;
 pub mod server;
 
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use h2::SendStream;
 use http::HeaderMap;
 
+use self::handle::StreamRef;
+pub use self::reason::Reason;
 use super::body::{Body, BodyError, Frame};
 
 /// Sends a body on a stream, no faster than its window opens: the source is polled only when all it gave has been taken.
 pub(super) struct Upload {
-    stream: SendStream<Bytes>,
+    stream: StreamRef,
     body: Body,
     pending: Bytes,
+    /// Nothing follows what is pending.
+    last: bool,
     done: bool,
     /// The peer, and not the source, ended it.
     pub(super) peer_reset: bool,
@@ -32,64 +49,52 @@ pub(super) struct Upload {
 
 impl Upload {
     /// Sends `body` on `stream`; `done` where the head ended the stream already.
-    pub(super) fn new(stream: SendStream<Bytes>, body: Body, done: bool) -> Self {
-        Upload { stream, body, pending: Bytes::new(), done, peer_reset: false, sent: 0, trailers: None }
+    fn new(stream: StreamRef, body: Body, done: bool) -> Self {
+        Upload { stream, body, pending: Bytes::new(), last: false, done, peer_reset: false, sent: 0, trailers: None }
     }
 
     /// Drives it. `Ready(Ok)` once everything was handed to the connection.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         while !self.done {
             if self.pending.is_empty() {
-                if let Poll::Ready(r) = self.stream.poll_reset(cx) {
+                if let Poll::Ready(reset) = self.stream.poll_reset(cx) {
                     self.stop();
                     self.peer_reset = true;
-                    return Poll::Ready(Err(r.map_or(BodyError::Closed, BodyError::Reset)));
+                    return Poll::Ready(Err(reset.map_or(BodyError::Closed, BodyError::Reset)));
                 }
                 match ready!(self.body.poll_frame(cx)) {
                     Some(Ok(Frame::Data(d))) => {
                         self.pending = d;
-                        self.stream.reserve_capacity(self.pending.len());
+                        self.last = self.body.is_end();
                     }
                     Some(Ok(Frame::Trailers(t))) => {
                         self.done = true;
                         if let Some(kept) = &mut self.trailers {
                             kept.clone_from(&t);
                         }
-                        self.stream.send_trailers(t).map_err(|_| BodyError::Closed)?;
+                        return Poll::Ready(if self.stream.trailers(&t) { Ok(()) } else { Err(BodyError::Closed) });
                     }
                     None => {
                         self.done = true;
-                        self.stream.send_data(Bytes::new(), true).map_err(|_| BodyError::Closed)?;
+                        return self.stream.poll_send(cx, &mut Bytes::new(), true).map_err(|_| BodyError::Closed);
                     }
                     Some(Err(e)) => {
                         self.stop();
                         return Poll::Ready(Err(e));
                     }
                 }
-                continue;
             }
-            if self.stream.capacity() == 0 {
-                match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(_)) => continue,
-                    _ => {
-                        self.stop();
-                        self.peer_reset = true;
-                        return Poll::Ready(Err(BodyError::Closed));
-                    }
-                }
-            }
-            let n = self.stream.capacity().min(self.pending.len());
-            let data = self.pending.split_to(n);
-            self.sent += n as u64;
-            let end = self.pending.is_empty() && self.body.is_end();
-            self.done = end;
-            if end {
-                std::mem::take(&mut self.body).finish();
-            }
-            if self.stream.send_data(data, end).is_err() {
+            let before = self.pending.len();
+            let sent = self.stream.poll_send(cx, &mut self.pending, self.last);
+            self.sent += (before - self.pending.len()) as u64;
+            if ready!(sent).is_err() {
                 self.stop();
                 self.peer_reset = true;
                 return Poll::Ready(Err(BodyError::Closed));
+            }
+            if self.last {
+                self.done = true;
+                std::mem::take(&mut self.body).finish();
             }
         }
         Poll::Ready(Ok(()))
@@ -103,9 +108,9 @@ impl Upload {
     }
 
     /// Resets the stream.
-    pub(super) fn reset(&mut self, reason: h2::Reason) {
+    pub(super) fn reset(&mut self, reason: Reason) {
         self.stop();
-        self.stream.send_reset(reason);
+        self.stream.reset(reason);
     }
 
     /// What there is of the body waits for the peer's window.
@@ -116,15 +121,5 @@ impl Upload {
     /// Everything was sent.
     pub(super) fn is_done(&self) -> bool {
         self.done
-    }
-}
-
-/// What an error of the library means for a body.
-fn body_error(e: &h2::Error) -> BodyError {
-    match e.reason() {
-        Some(_) if e.is_go_away() && e.is_remote() => BodyError::GoneAway,
-        Some(reason) if e.is_reset() || e.is_go_away() => BodyError::Reset(reason),
-        Some(_) => BodyError::Protocol,
-        None => BodyError::Closed,
     }
 }

@@ -1,16 +1,19 @@
-//! From the library's request to what the layers above work with: what it does not judge is judged here.
+//! From what a header block says to what the layers above work with.
 
 use std::sync::Arc;
 
-use h2::{Reason, RecvStream};
-use http::{HeaderValue, Method, Request, header};
+use http::{HeaderValue, Method, header};
 
 use super::super::body::Body;
 use super::super::codec_stats::CodecStats;
 use super::super::connection::HttpConn;
+use super::super::h1::is_authority;
 use super::super::head::{RequestHead, Scheme};
 use super::super::headers::join_repeated;
 use super::super::limits::Shared;
+use super::Reason;
+use super::handle::StreamRef;
+use super::heads::{Block, Wrong};
 use super::server::H2Recv;
 use crate::config::UnderscoresAction;
 use crate::stream_info::Protocol;
@@ -29,49 +32,65 @@ impl Refused {
     const UNDERSCORE: Refused = Refused { reason: Reason::INTERNAL_ERROR, details: "http2.unexpected_underscore" };
 }
 
-/// A request as the layers above work with it.
+/// A request as the layers above work with it. `end`: it has no body.
 pub(super) fn split(
-    request: Request<RecvStream>,
+    head: Result<Block, Wrong>,
+    end: bool,
+    stream: &StreamRef,
     conn: &HttpConn,
     limits: &Arc<Shared>,
 ) -> Result<(RequestHead, Body), Refused> {
-    let (mut parts, recv) = request.into_parts();
+    let stats = &conn.manager.stats.http2;
     let common = &conn.manager.config.common;
+    let too_many = || {
+        stats.header_overflow.inc();
+        Refused::TOO_MANY
+    };
+    let mut block = head.map_err(|wrong| match wrong {
+        Wrong::Malformed => Refused::MALFORMED,
+        Wrong::TooLarge => too_many(),
+    })?;
     // Envoy counts pseudo-headers too.
-    let uri = &parts.uri;
-    let pseudo = [true, uri.scheme().is_some(), uri.path_and_query().is_some(), uri.authority().is_some()];
-    if parts.headers.len() + pseudo.iter().filter(|p| **p).count() > common.max_headers_count as usize {
-        conn.manager.stats.http2.header_overflow.inc();
-        return Err(Refused::TOO_MANY);
+    if block.count > common.max_headers_count as usize {
+        return Err(too_many());
     }
-    underscores(&mut parts.headers, common.underscores, &conn.manager.stats.http2.common)?;
-    let value = |text: &str| HeaderValue::from_str(text).map_err(|_| Refused::MALFORMED);
-    let upgrade = parts.extensions.remove::<h2::ext::Protocol>().map(|p| value(p.as_str())).transpose()?;
-    join_cookies(&mut parts.headers);
-    join_repeated(&mut parts.headers);
-    let host = parts.headers.remove(header::HOST);
-    let authority = match parts.uri.authority() {
+    underscores(&mut block.fields, common.underscores, &stats.common)?;
+    let value = |text: &[u8]| HeaderValue::from_bytes(text).map_err(|_| Refused::MALFORMED);
+    let upgrade = block.protocol.map(|p| value(&p)).transpose()?;
+    join_cookies(&mut block.fields);
+    join_repeated(&mut block.fields);
+    let host = block.fields.remove(header::HOST);
+    let authority = match block.authority {
         // Unlike a Host field, it may not say who asks.
-        Some(a) if a.as_str().contains('@') => return Err(Refused::MALFORMED),
-        Some(a) => value(a.as_str())?,
+        Some(a) if a.contains(&b'@') || !is_authority(&a) => return Err(Refused::MALFORMED),
+        Some(a) => HeaderValue::from_maybe_shared(a).map_err(|_| Refused::MALFORMED)?,
         None => host.ok_or(Refused::MALFORMED)?,
     };
-    let method = if upgrade.is_some() { Method::GET } else { parts.method };
+    let method = if upgrade.is_some() { Method::GET } else { block.method.ok_or(Refused::MALFORMED)? };
     let scheme = if conn.info.tls.is_some() { Scheme::Https } else { Scheme::Http };
-    let path = parts.uri.path_and_query().map_or_else(String::new, |p| p.as_str().to_owned());
-    if path == "*" && method != Method::OPTIONS {
-        return Err(Refused::MALFORMED);
-    }
-    let body = if recv.is_end_stream() {
+    let path = path(block.path.as_deref().unwrap_or_default(), &method).ok_or(Refused::MALFORMED)?;
+    let body = if end {
         limits.set_uploaded();
         Body::Empty
     } else {
-        Body::H2Recv(H2Recv::new(recv, limits.clone()))
+        Body::H2Recv(H2Recv::new(stream.clone(), limits.clone()))
     };
-    let (headers, authority) = (parts.headers, Some(authority));
+    let (headers, authority) = (block.fields, Some(authority));
     let head =
         RequestHead { method, scheme, authority, path, headers, protocol: Protocol::Http2, upgrade, spelling: None };
     Ok((head, body))
+}
+
+/// A path of visible ASCII in origin form, or the asterisk of OPTIONS.
+fn path(bytes: &[u8], method: &Method) -> Option<String> {
+    let formed = match bytes {
+        [] => *method == Method::CONNECT,
+        [b'/', ..] => true,
+        b"*" => *method == Method::OPTIONS,
+        _ => false,
+    };
+    let text = str::from_utf8(bytes).ok().filter(|_| formed)?;
+    text.bytes().all(|b| b.is_ascii_graphic()).then(|| text.to_owned())
 }
 
 /// `headers_with_underscores_action`.

@@ -1,4 +1,4 @@
-//! HTTP/2 downstream connections: the library drives frames, each stream is a task of this worker.
+//! HTTP/2 downstream connections: one task for the connection, one for each of its streams.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -6,19 +6,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use h2::server::{Connection, SendResponse};
-use h2::{Reason, RecvStream};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, StatusCode, header};
 
 use super::super::body::{Body, BodyError, Frame};
 use super::super::connection::{EndReason, HttpConn, Reply};
 use super::super::head::RequestHead;
 use super::super::limits::{Clock, Expiry, Shared};
+use super::core::{Accepted, Core, End, Options, Role};
+use super::driver::{Counts, Driver};
 use super::guard::{Breach, Guard};
-use super::io::{self, Gathered, Io};
+use super::handle::StreamRef;
 use super::keepalive::Keepalive;
 use super::request::{Refused, split};
-use super::{Upload, body_error, client};
+use super::{Reason, Upload};
 use crate::config::HttpConnectionManager;
 use crate::timer::LazyTimer;
 use crate::transport::Stream;
@@ -27,53 +27,22 @@ use crate::transport::Stream;
 pub async fn serve(stream: Stream, already: Bytes, conn: Arc<HttpConn>) {
     let config = &conn.manager.config;
     let o = &config.http2;
-    let mut builder = h2::server::Builder::new();
-    builder
-        .initial_window_size(o.initial_stream_window)
-        .initial_connection_window_size(o.initial_connection_window)
-        .max_concurrent_streams(o.max_concurrent_streams)
-        .max_header_list_size(config.max_request_headers_bytes.try_into().unwrap_or(u32::MAX))
-        .max_send_buffer_size(1 << 20)
-        // Streams reset by the peer before they were looked at: beyond this the connection ends (rapid reset).
-        .max_pending_accept_reset_streams(128)
-        .max_local_error_reset_streams(Some(1024));
-    if o.allow_connect {
-        builder.enable_connect_protocol();
-    }
-    let guard = Guard::new(o, spares_connection(config));
+    let options = Options {
+        role: Role::Server,
+        stream_window: o.initial_stream_window,
+        connection_window: o.initial_connection_window,
+        max_streams: o.max_concurrent_streams,
+        max_head: config.max_request_headers_bytes,
+        table: o.hpack_table_size,
+        connect: o.allow_connect,
+        spare_connection: spares_connection(config),
+    };
     let stats = &conn.manager.stats;
-    let counts = io::Counts(stats.downstream_cx_rx_bytes_total.clone(), stats.downstream_cx_tx_bytes_total.clone());
-    let (stream, out) = io::gather(stream, already, Some(guard), counts);
-    let handshake = builder.handshake::<_, Bytes>(stream);
-    tokio::pin!(handshake);
-    let connection = poll_fn(|cx| {
-        let done = handshake.as_mut().poll(cx);
-        match out.poll_flush(cx) {
-            Poll::Ready(Err(_)) => Poll::Ready(Err(h2::Error::from(Reason::CONNECT_ERROR))),
-            _ => done,
-        }
-    });
-    // A client that says nothing is idle.
-    let idle = config.common.idle_timeout.unwrap_or(MAX_SILENCE);
-    let begun = tokio::select! {
-        biased;
-        begun = tokio::time::timeout(idle, connection) => begun,
-        // Nobody is told to leave who has not said anything.
-        () = conn.drain.notified() => return,
-    };
-    let ended = match begun {
-        Ok(Ok(connection)) => run(connection, &out, &conn).await,
-        Ok(Err(_)) => {
-            conn.manager.stats.downstream_cx_protocol_error.inc();
-            Ended::ByUs
-        }
-        Err(_) => {
-            conn.manager.stats.downstream_cx_idle_timeout.inc();
-            Ended::Quietly
-        }
-    };
+    let counts = Counts(stats.downstream_cx_rx_bytes_total.clone(), stats.downstream_cx_tx_bytes_total.clone());
+    let mut driver = Driver::new(stream, &already, Core::new(options, Some(Guard::new(o))), counts);
+    let ended = run(&mut driver, &conn).await;
     if let (Ended::ByUs, Some(limit)) = (ended, config.delayed_close_timeout) {
-        out.linger(limit).await;
+        driver.linger(limit).await;
     }
     conn.manager.stats.destroyed(ended == Ended::ByClient);
 }
@@ -97,36 +66,40 @@ fn spares_connection(config: &HttpConnectionManager) -> bool {
     config.http2.override_stream_error.unwrap_or(config.stream_error_on_invalid_http_message)
 }
 
-async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Stream>, conn: &Arc<HttpConn>) -> Ended {
+async fn run(driver: &mut Driver<Stream>, conn: &Arc<HttpConn>) -> Ended {
     let config = &conn.manager.config;
     let mut idle = LazyTimer::default();
     let mut drain_end = LazyTimer::default();
     let mut age = LazyTimer::default();
     age.set(config.common.max_connection_duration.and_then(|d| conn.info.start.checked_add(d)));
-    idle.set_after(config.common.idle_timeout);
+    // A client that says nothing is idle.
+    idle.set_after(Some(config.common.idle_timeout.unwrap_or(MAX_SILENCE)));
     let drain = conn.drain.notified();
     tokio::pin!(drain);
     let mut draining = conn.is_draining();
     if draining {
-        connection.graceful_shutdown();
+        driver.core().lock().leave();
     }
-    let mut keepalive = Keepalive::new(config.http2.keepalive.as_ref(), connection.ping_pong());
+    let mut keepalive = Keepalive::new(config.http2.keepalive.as_ref());
+    let mut begun = false;
     let active = Arc::new(());
     let mut requests = 0u64;
     loop {
         let event = poll_fn(|cx| {
-            if keepalive.as_mut().is_some_and(|k| k.poll_dead(cx).is_ready()) {
-                return Poll::Ready(Event::Dead);
+            let polled = driver.poll(cx);
+            let mut core = driver.core().lock();
+            if !begun && core.has_settings() {
+                begun = true;
+                idle.set_after(config.common.idle_timeout);
             }
-            if let Poll::Ready(accepted) = connection.poll_accept(cx) {
-                if !matches!(accepted, Some(Ok(_))) {
-                    // The last words, GOAWAY as a rule.
-                    let _ = out.poll_flush(cx);
-                }
+            if let Some(accepted) = core.accepted.pop_front() {
                 return Poll::Ready(Event::Accepted(accepted));
             }
-            if let Poll::Ready(Err(e)) = out.poll_flush(cx) {
-                return Poll::Ready(Event::Broken(e));
+            if let Poll::Ready(end) = polled {
+                return Poll::Ready(Event::Ended(end));
+            }
+            if keepalive.as_mut().is_some_and(|k| k.poll_dead(&mut core, cx).is_ready()) {
+                return Poll::Ready(Event::Dead);
             }
             if !draining && drain.as_mut().as_mut().poll_drain(cx).is_ready() {
                 return Poll::Ready(Event::Drain);
@@ -141,32 +114,34 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Strea
         })
         .await;
         match event {
-            Event::Accepted(Some(Ok((request, respond)))) => {
-                requests += 1;
+            Event::Accepted(first) => {
                 idle.set_after(config.common.idle_timeout);
-                if !draining && conn.is_last_request(requests) {
-                    draining = true;
-                    connection.graceful_shutdown();
+                let mut next = Some(first);
+                while let Some(accepted) = next {
+                    requests += 1;
+                    if !draining && conn.is_last_request(requests) {
+                        draining = true;
+                        driver.core().lock().leave();
+                    }
+                    let (alive, conn) = (active.clone(), conn.clone());
+                    let handle = StreamRef::adopt(driver.core(), accepted.key);
+                    // Boxed: the runtime copies a task when it starts and when it ends.
+                    tokio::spawn(Box::pin(async move {
+                        stream(accepted, handle, conn).await;
+                        drop(alive);
+                    }));
+                    next = driver.core().lock().accepted.pop_front();
                 }
-                let alive = active.clone();
-                let conn = conn.clone();
-                // Boxed: the runtime copies a task when it starts and when it ends.
-                tokio::spawn(Box::pin(async move {
-                    stream(request, respond, conn).await;
-                    drop(alive);
-                }));
             }
-            Event::Accepted(Some(Err(e))) => {
-                match out.breach() {
-                    Some(breach) => record(conn, breach),
-                    None if e.is_io() => return Ended::ByClient,
-                    None => conn.manager.stats.downstream_cx_protocol_error.inc(),
-                }
+            Event::Ended(End::Closed) => return Ended::ByClient,
+            Event::Ended(End::Goodbye) => return Ended::Quietly,
+            Event::Ended(End::Protocol(reason)) => {
+                tracing::debug!(connection = conn.info.id, ?reason, "HTTP/2 connection ended");
+                conn.manager.stats.downstream_cx_protocol_error.inc();
                 return Ended::ByUs;
             }
-            Event::Broken(e) => {
-                tracing::debug!(connection = conn.info.id, error = %e, "HTTP/2 connection ended");
-                let Some(breach) = out.breach() else { return Ended::ByClient };
+            Event::Ended(End::Breach(breach)) => {
+                tracing::debug!(connection = conn.info.id, error = %breach, "HTTP/2 connection ended");
                 record(conn, breach);
                 return Ended::ByUs;
             }
@@ -174,23 +149,25 @@ async fn run(mut connection: Connection<Io<Stream>, Bytes>, out: &Gathered<Strea
                 conn.manager.stats.http2.keepalive_timeout.inc();
                 return Ended::Quietly;
             }
-            Event::Accepted(None) if !draining => return Ended::ByClient,
-            Event::Accepted(None) | Event::DrainEnd => return Ended::Quietly,
+            Event::DrainEnd => return Ended::Quietly,
             Event::Age => {
                 conn.manager.stats.downstream_cx_max_duration_reached.inc();
-                if !draining {
-                    draining = true;
-                    connection.graceful_shutdown();
-                }
+                draining = true;
+                driver.core().lock().leave();
             }
+            // Nobody is told to leave who has not said anything.
+            Event::Drain if !begun => return Ended::Quietly,
             Event::Drain => {
                 draining = true;
-                connection.graceful_shutdown();
+                driver.core().lock().leave();
             }
             Event::Idle if Arc::strong_count(&active) > 1 => idle.set_after(config.common.idle_timeout),
             Event::Idle => {
                 conn.manager.stats.downstream_cx_idle_timeout.inc();
-                connection.graceful_shutdown();
+                if !begun {
+                    return Ended::Quietly;
+                }
+                driver.core().lock().leave();
                 drain_end.set_after(Some(config.drain_timeout));
             }
         }
@@ -215,13 +192,10 @@ fn record(conn: &Arc<HttpConn>, breach: Breach) {
     }
 }
 
-type Accepted = Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>;
-
 #[allow(clippy::large_enum_variant, reason = "lives on the stack for one turn of the loop")]
 enum Event {
     Accepted(Accepted),
-    /// The transport failed, or the client is left for what it did.
-    Broken(std::io::Error),
+    Ended(End),
     /// A PING was not answered.
     Dead,
     Drain,
@@ -243,13 +217,13 @@ impl<F: Future<Output = ()>> PollDrain for std::pin::Pin<&mut F> {
 }
 
 /// Serves one stream.
-async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, conn: Arc<HttpConn>) {
+async fn stream(accepted: Accepted, respond: StreamRef, conn: Arc<HttpConn>) {
     let mut clock = Clock::new(Arc::default(), &conn.manager.config);
     let mut timer = LazyTimer::default();
-    let (mut head, body) = match split(request, &conn, &clock.shared) {
+    let (mut head, body) = match split(accepted.head, accepted.end, &respond, &conn, &clock.shared) {
         Ok(parts) => parts,
         Err(refused) => {
-            respond.send_reset(refused.reason);
+            respond.refuse(refused.reason);
             // What costs the connection is told of where it ends.
             if refused.reason != Reason::PROTOCOL_ERROR || spares_connection(&conn.manager.config) {
                 conn.refuse_stream(refused.reason, refused.details);
@@ -260,15 +234,15 @@ async fn stream(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
     let expects = head.headers.get(header::EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     if expects && !conn.manager.config.proxy_100_continue {
         head.headers.remove(header::EXPECT);
-        go_on(&mut respond);
+        go_on(&respond);
     }
     let no_body = head.method == Method::HEAD;
-    match answer(head, body, conn, &mut respond, &mut clock, &mut timer).await {
+    match answer(head, body, conn, &respond, &mut clock, &mut timer).await {
         Ok(reply) => {
             clock.shared.touch();
             send(reply, respond, no_body, clock, timer).await;
         }
-        Err(Some(reason)) => respond.send_reset(reason),
+        Err(Some(reason)) => respond.reset(reason),
         Err(None) => {}
     }
 }
@@ -278,7 +252,7 @@ async fn answer(
     head: RequestHead,
     body: Body,
     conn: Arc<HttpConn>,
-    respond: &mut SendResponse<Bytes>,
+    respond: &StreamRef,
     clock: &mut Clock,
     timer: &mut LazyTimer,
 ) -> Result<Reply, Option<Reason>> {
@@ -295,7 +269,7 @@ async fn answer(
         }
         // The client's reset ends the request and what it does upstream.
         if let Poll::Ready(reset) = respond.poll_reset(cx) {
-            if let Ok(reason) = reset {
+            if let Some(reason) = reset {
                 clock.shared.set_reset(reason);
             }
             return Poll::Ready(Err(None));
@@ -313,43 +287,29 @@ async fn answer(
 }
 
 /// Tells the client to send the body it holds back.
-fn go_on(respond: &mut SendResponse<Bytes>) {
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::CONTINUE;
+fn go_on(respond: &StreamRef) {
     // Where it cannot be sent the client is gone, which the stream finds out by itself.
-    let _ = respond.send_informational(response);
+    let _ = respond.respond(StatusCode::CONTINUE, &http::HeaderMap::new(), false);
 }
 
 /// Writes an answer.
-async fn send(
-    mut reply: Reply,
-    mut respond: SendResponse<Bytes>,
-    no_body: bool,
-    mut clock: Clock,
-    mut timer: LazyTimer,
-) {
-    let mut response = Response::new(());
-    *response.status_mut() = reply.head.status;
-    *response.headers_mut() = std::mem::take(&mut reply.head.headers);
-    client::strip_h1(response.headers_mut());
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // An upgrade's 101 is a 200 of extended CONNECT (RFC 8441).
-        *response.status_mut() = StatusCode::OK;
-    }
+async fn send(mut reply: Reply, respond: StreamRef, no_body: bool, mut clock: Clock, mut timer: LazyTimer) {
+    // An upgrade's 101 is a 200 of extended CONNECT (RFC 8441).
+    let status = match reply.head.status {
+        StatusCode::SWITCHING_PROTOCOLS => StatusCode::OK,
+        status => status,
+    };
     let mut body = std::mem::take(&mut reply.body);
     if no_body {
         body = Body::Empty;
     }
     let end = body.is_end();
     reply.end.head_sent(0);
-    let stream = match respond.send_response(response, end) {
-        Ok(s) => s,
-        Err(_) => {
-            reply.end.finish(EndReason::DownstreamClosed);
-            return;
-        }
-    };
-    let mut upload = Upload::new(stream, body, end);
+    if !respond.respond(status, &reply.head.headers, end) {
+        reply.end.finish(EndReason::DownstreamClosed);
+        return;
+    }
+    let mut upload = Upload::new(respond, body, end);
     if reply.end.logs_response() {
         upload.trailers = Some(http::HeaderMap::new());
     }
@@ -395,57 +355,38 @@ async fn send(
 
 /// The body of a request stream. The window opens as what was read is written on.
 pub struct H2Recv {
-    recv: RecvStream,
+    stream: StreamRef,
     held: usize,
     limits: Arc<Shared>,
 }
 
 impl H2Recv {
     /// The body of a stream whose limits are these.
-    pub(super) fn new(recv: RecvStream, limits: Arc<Shared>) -> Self {
-        H2Recv { recv, held: 0, limits }
+    pub(super) fn new(stream: StreamRef, limits: Arc<Shared>) -> Self {
+        H2Recv { stream, held: 0, limits }
     }
 
     /// Nothing more will come.
     pub fn is_end(&self) -> bool {
-        self.recv.is_end_stream()
+        self.stream.is_end()
     }
 
     /// The next frame.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        let frame = std::task::ready!(poll_recv(&mut self.recv, &mut self.held, cx));
+        let frame = std::task::ready!(self.stream.poll_frame(cx, &mut self.held));
         self.limits.touch();
         if let Some(Ok(Frame::Data(d))) = &frame {
             self.limits.add_received(d.len());
         }
-        if !matches!(frame, Some(Ok(Frame::Data(_)))) || self.recv.is_end_stream() {
+        if !matches!(frame, Some(Ok(Frame::Data(_)))) || self.stream.is_end() {
             self.limits.set_uploaded();
         }
         Poll::Ready(frame)
     }
 }
 
-/// Reads a stream, giving its window back once more is asked for.
-pub(super) fn poll_recv(
-    recv: &mut RecvStream,
-    held: &mut usize,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame, BodyError>>> {
-    if *held > 0 {
-        let _ = recv.flow_control().release_capacity(std::mem::take(held));
-    }
-    loop {
-        return match std::task::ready!(recv.poll_data(cx)) {
-            Some(Ok(data)) if data.is_empty() => continue,
-            Some(Ok(data)) => {
-                *held = data.len();
-                Poll::Ready(Some(Ok(Frame::Data(data))))
-            }
-            Some(Err(e)) => Poll::Ready(Some(Err(body_error(&e)))),
-            None => match std::task::ready!(recv.poll_trailers(cx)) {
-                Ok(t) => Poll::Ready(t.map(|t| Ok(Frame::Trailers(t)))),
-                Err(e) => Poll::Ready(Some(Err(body_error(&e)))),
-            },
-        };
+impl Drop for H2Recv {
+    fn drop(&mut self) {
+        self.stream.stop_reading(std::mem::take(&mut self.held));
     }
 }

@@ -28,8 +28,8 @@ fn failures() -> [Failure; 9] {
         Failure::Upload(BodyError::Closed),
         Failure::Connect { reason: "".into(), fault: ConnectFault::Remote },
         Failure::Closed,
-        Failure::Reset(h2::Reason::REFUSED_STREAM),
-        Failure::Reset(h2::Reason::INTERNAL_ERROR),
+        Failure::Reset(crate::http::h2::Reason::REFUSED_STREAM),
+        Failure::Reset(crate::http::h2::Reason::INTERNAL_ERROR),
         Failure::PerTry { idle: false },
         Failure::MaxDuration,
     ]

@@ -104,7 +104,7 @@ async fn open(ask: &Ask<'_>, mut guard: ConnGuard) -> Result<Checkout, PoolError
     }
     ask.cluster.stats.upstream_cx_http2_total.inc();
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let handle = H2Handle::connect(stream, id, guard).await?;
+    let handle = H2Handle::connect(stream, id, guard);
     let mine = handle.reserve();
     let mut pools = ask.host.pool(ask.worker).lock();
     if ask.host.is_removed() {
