@@ -108,7 +108,7 @@ mod tests {
         on_a_worker(|| {
             let first = now();
             after(first);
-            assert!((0..=READS).map(|_| now()).last().unwrap() > first);
+            assert!((0..=READS).any(|_| now() > first));
         });
     }
 

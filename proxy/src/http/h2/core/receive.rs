@@ -365,10 +365,8 @@ impl Core {
                     }
                 }
             }
-            setting::MAX_FRAME_SIZE => {
-                if !(MAX_SIZE..=(1 << 24) - 1).contains(&(value as usize)) {
-                    return Err(Connection(Reason::PROTOCOL_ERROR));
-                }
+            setting::MAX_FRAME_SIZE if !(MAX_SIZE..=(1 << 24) - 1).contains(&(value as usize)) => {
+                return Err(Connection(Reason::PROTOCOL_ERROR));
             }
             setting::ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Connection(Reason::PROTOCOL_ERROR)),
             // Our encoder has no table; sizes of heads are the peer's to judge. Unknown ones are ignored.
