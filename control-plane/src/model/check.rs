@@ -8,6 +8,7 @@ use std::sync::Arc;
 use weft_proto::problem::{Position, Problem, Severity};
 
 use super::config::{Config, GatewayRef, Problems, VirtualService as Routes};
+use super::kinds::authorization::AuthorizationPolicy;
 use super::kinds::destination_rule::{ClientTls, ClientTlsMode, DestinationRule, TrafficPolicy};
 use super::kinds::gateway::{IstioGateway, ServerTlsMode};
 use super::kinds::virtual_service::{HttpRoute, Percent, VirtualService};
@@ -41,6 +42,9 @@ pub(super) fn all(objects: &Objects, config: &Config, problems: &mut Problems) {
             destination_rule(&mut teller, rule);
         } else if let Some(gateway) = object.of::<IstioGateway>() {
             gateway_object(&mut teller, gateway);
+        }
+        if let Some(policy) = object.of::<AuthorizationPolicy>() {
+            authorization(&mut teller, policy);
         }
         if !teller.told.is_empty() {
             problems.entry(object.key.clone()).or_default().extend(teller.told);
@@ -178,6 +182,38 @@ fn gateway_object(teller: &mut Teller<'_>, gateway: &IstioGateway) {
         if matches!(tls.mode, ServerTlsMode::AutoPassthrough | ServerTlsMode::IstioMutual) {
             let reason = "AUTO_PASSTHROUGH and ISTIO_MUTUAL are not supported yet: the server is not opened";
             teller.unsupported(tls.at.0, format!("{path}.tls.mode"), reason);
+        }
+    }
+}
+
+fn authorization(teller: &mut Teller<'_>, policy: &AuthorizationPolicy) {
+    const KEYS: [&str; 7] = [
+        "source.ip",
+        "remote.ip",
+        "source.namespace",
+        "source.principal",
+        "destination.ip",
+        "destination.port",
+        "connection.sni",
+    ];
+    for (index, rule) in policy.spec.rules.iter().enumerate() {
+        let path = format!("spec.rules[{index}]");
+        for condition in &rule.when {
+            if !KEYS.contains(&condition.key.as_str()) && !condition.key.starts_with("request.headers[") {
+                let reason = format!(
+                    "{:?} is not supported: a rule that allows by it allows nothing, one that denies by it denies without it",
+                    condition.key
+                );
+                teller.unsupported(condition.at.0, format!("{path}.when"), reason);
+            }
+        }
+        let identities = rule.from.iter().any(|from| {
+            let of = &from.source;
+            [&of.principals, &of.not_principals, &of.namespaces, &of.not_namespaces].iter().any(|of| !of.is_empty())
+        });
+        if identities {
+            let reason = "callers have no identities yet: no principal and no namespace matches";
+            teller.unsupported(rule.at.0, format!("{path}.from"), reason);
         }
     }
 }

@@ -14,7 +14,7 @@ use super::http::{self, Options, Routes};
 use super::routes::gateway_table;
 use super::tcp_routes::Place;
 use super::view::View;
-use super::{downstream_tls, upstream_tls, wire};
+use super::{authorization, downstream_tls, upstream_tls, wire};
 use crate::model::config::{Gateway, GatewayRef, VirtualService};
 use crate::model::host;
 use crate::model::kinds::gateway::{Server, ServerTlsMode};
@@ -147,6 +147,7 @@ fn manager(view: &View<'_>, bind: &str, port: u32, table: &str) -> pb::Filter {
         routes: Routes::Named(table.to_owned()),
         edge: true,
         grpc_web: false,
+        authorization: authorization::http_filters(view),
     };
     http::manager(&view.world.config().mesh, options)
 }
@@ -189,6 +190,7 @@ fn connections(view: &View<'_>, of: &Opened<'_>, names: &[String]) -> Vec<pb::Fi
         },
         _ => None,
     };
+    let judges = authorization::network_filters(view);
     let mut made = Vec::new();
     for routes in view.virtual_services(&gateways).filter(|routes| of.takes(routes)) {
         if of.how == How::Passthrough {
@@ -208,6 +210,9 @@ fn connections(view: &View<'_>, of: &Opened<'_>, names: &[String]) -> Vec<pb::Fi
             }
             made.push(chain);
         }
+    }
+    for chain in &mut made {
+        chain.filters.splice(0..0, judges.iter().cloned());
     }
     made
 }

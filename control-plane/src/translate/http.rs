@@ -50,9 +50,12 @@ pub(super) struct Options {
     pub(super) edge: bool,
     /// Whether requests are gRPC from browsers.
     pub(super) grpc_web: bool,
+    /// Who may come in: in front of everything else.
+    pub(super) authorization: Vec<HttpFilter>,
 }
 
-fn http_filter<M: prost::Message + Name>(name: &str, config: &M) -> HttpFilter {
+/// An HTTP filter.
+pub(super) fn http_filter<M: prost::Message + Name>(name: &str, config: &M) -> HttpFilter {
     let config_type = Some(http_filter::ConfigType::TypedConfig(pack(config)));
     HttpFilter { name: name.to_owned(), config_type, ..Default::default() }
 }
@@ -82,7 +85,7 @@ pub(super) fn manager(mesh: &MeshConfig, options: Options) -> listener::Filter {
     let mut manager = HttpConnectionManager {
         stat_prefix: options.stat_prefix,
         route_specifier: Some(route_specifier),
-        http_filters: filters(options.grpc_web),
+        http_filters: options.authorization.into_iter().chain(filters(options.grpc_web)).collect(),
         use_remote_address: bool_value(options.edge),
         // Streams of the mesh may be silent for as long as they like.
         stream_idle_timeout: duration(Duration::ZERO),

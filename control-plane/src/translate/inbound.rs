@@ -15,7 +15,7 @@ use super::chains::{self, chain};
 use super::http::{self, Options, Routes};
 use super::view::View;
 use super::wire::{self, bool_value, duration};
-use super::{cluster, names};
+use super::{authorization, cluster, names};
 use crate::model::kinds::destination_rule::ConnectionPool;
 use crate::model::kinds::service_entry::IngressListener;
 use crate::model::service::Protocol;
@@ -128,16 +128,20 @@ pub(super) fn listeners(view: &View<'_>, ports: &[InboundPort<'_>], captured: bo
 
 fn virtual_inbound(view: &View<'_>, ports: &[InboundPort<'_>]) -> pb::Listener {
     let mesh = &view.world.config().mesh;
-    let tcp = |name: &str| http::tcp_proxy(mesh, name, &[(name.to_owned(), 0)], None);
+    let tcp = |name: &str| {
+        let mut filters = authorization::network_filters(view);
+        filters.push(http::tcp_proxy(mesh, name, &[(name.to_owned(), 0)], None));
+        filters
+    };
     // Whoever connects to this port itself would be sent back here for ever.
-    let mut made = vec![chains::only_port(chain("virtualInbound-blackhole", vec![tcp(names::BLACK_HOLE)]), PORT)];
+    let mut made = vec![chains::only_port(chain("virtualInbound-blackhole", tcp(names::BLACK_HOLE)), PORT)];
     for port in ports {
         let own = port_chains(view, port);
         made.extend(own.into_iter().map(|chain| chains::only_port(chain, port.number)));
     }
     let passthrough = manager(view, "InboundPassthroughCluster", names::INBOUND_PASSTHROUGH, 0, false);
     made.push(chains::only_http(chain("virtualInbound-catchall-http", vec![passthrough])));
-    made.push(chain("virtualInbound", vec![tcp(names::INBOUND_PASSTHROUGH)]));
+    made.push(chain("virtualInbound", tcp(names::INBOUND_PASSTHROUGH)));
     let name = names::VIRTUAL_INBOUND;
     let mut listener = chains::listener(name, ANY, PORT, TrafficDirection::Inbound, made, None, mesh);
     chains::with_original_dst(&mut listener);
@@ -149,11 +153,15 @@ fn port_chains(view: &View<'_>, port: &InboundPort<'_>) -> Vec<pb::FilterChain> 
     let cluster = names::inbound(port.number);
     let name = format!("0.0.0.0_{}", port.number);
     let http = || manager(view, &format!("inbound_{name};"), &cluster, port.number, port.protocol == Protocol::GrpcWeb);
-    let tcp = || http::tcp_proxy(mesh, &cluster, &[(cluster.clone(), 0)], None);
+    let tcp = || {
+        let mut filters = authorization::network_filters(view);
+        filters.push(http::tcp_proxy(mesh, &cluster, &[(cluster.clone(), 0)], None));
+        filters
+    };
     match port.protocol {
         protocol if protocol.is_http() => vec![chain(&name, vec![http()])],
-        Protocol::Auto => vec![chains::only_http(chain(&name, vec![http()])), chain(&name, vec![tcp()])],
-        _ => vec![chain(&name, vec![tcp()])],
+        Protocol::Auto => vec![chains::only_http(chain(&name, vec![http()])), chain(&name, tcp())],
+        _ => vec![chain(&name, tcp())],
     }
 }
 
@@ -185,7 +193,12 @@ fn manager(view: &View<'_>, stat_prefix: &str, cluster: &str, port: u32, grpc_we
         validate_clusters: bool_value(false),
         ..Default::default()
     };
-    let options =
-        Options { stat_prefix: stat_prefix.to_owned(), routes: Routes::Inline(Box::new(table)), edge: false, grpc_web };
+    let options = Options {
+        stat_prefix: stat_prefix.to_owned(),
+        routes: Routes::Inline(Box::new(table)),
+        edge: false,
+        grpc_web,
+        authorization: authorization::http_filters(view),
+    };
     http::manager(&view.world.config().mesh, options)
 }

@@ -9,11 +9,13 @@
 //! | `secrets` | certificates and keys |
 //! | `endpoints`, `locality` | their endpoints |
 //! | `routes` | route configurations |
+//! | `authorization` | who may reach a workload |
 //! | `patch` | EnvoyFilters, over all of it |
 //! | `gateway`, `downstream_tls` | listeners of gateways |
 //! | `grpc` | all of it for proxyless gRPC clients |
 //! | `outbound`, `inbound`, `tcp_routes`, `chains`, `http` | listeners |
 
+mod authorization;
 mod balancing;
 mod chains;
 mod cluster;

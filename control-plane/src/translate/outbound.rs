@@ -132,6 +132,8 @@ fn http_manager(view: &View<'_>, address: &str, port: u32, grpc_web: bool) -> pb
         routes: Routes::Named(port.to_string()),
         edge: false,
         grpc_web,
+        // Callers are judged where they arrive.
+        authorization: Vec::new(),
     };
     http::manager(&view.world.config().mesh, options)
 }

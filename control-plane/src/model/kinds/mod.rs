@@ -3,6 +3,7 @@
 //! Owns which kinds and which of their fields are known. Must not know: what a field does, where a document came from.
 //! A field that no type here lists is reported by its path, so the lists *are* what is honoured.
 
+pub mod authorization;
 pub mod destination_rule;
 pub mod envoy_filter;
 pub mod gateway;
@@ -112,8 +113,6 @@ unenforced! {
     PeerAuthentication: "workloads have no identities, and traffic between them is plaintext",
     /// A RequestAuthentication. **Source**: `security.istio.io/v1.RequestAuthentication`.
     RequestAuthentication: "tokens are not checked",
-    /// An AuthorizationPolicy. **Source**: `security.istio.io/v1.AuthorizationPolicy`.
-    AuthorizationPolicy: "it is NOT enforced, and what it forbids is allowed",
     /// A Telemetry. **Source**: `telemetry.istio.io/v1.Telemetry`.
     Telemetry: "metrics, logs and traces are what the mesh's configuration says",
 }
@@ -178,7 +177,7 @@ kinds! {
     /// Istio.
     RequestAuthentication = "security.istio.io" "RequestAuthentication" namespaced RequestAuthentication,
     /// Istio.
-    AuthorizationPolicy = "security.istio.io" "AuthorizationPolicy" namespaced AuthorizationPolicy,
+    AuthorizationPolicy = "security.istio.io" "AuthorizationPolicy" namespaced authorization::AuthorizationPolicy,
     /// Istio.
     Telemetry = "telemetry.istio.io" "Telemetry" namespaced Telemetry,
 }
@@ -309,6 +308,13 @@ impl Object {
         let spec = Spec::read(kind, &rest, &mut reader);
         let mut problems = reader.into_problems();
         problems.iter_mut().for_each(|problem| problem.source = Some(source.clone()));
+        if kind == Kind::AuthorizationPolicy {
+            // A rule without one of its conditions would allow more than its author meant.
+            for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Unsupported) {
+                problem.severity = Severity::Invalid;
+                problem.reason = format!("{}; in a policy that is refused", problem.reason);
+            }
+        }
         let named = !key.name.is_empty();
         match spec {
             Some(spec) if problems.iter().all(|problem| problem.severity != Severity::Invalid) => {
