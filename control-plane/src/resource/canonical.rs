@@ -1,42 +1,107 @@
 //! One encoding for equal messages.
 //!
-//! The generated types keep maps in hash order, which differs from one encoding to the next. Here they are sorted, also inside
-//! an `Any`. Must not know: any particular message.
+//! The generated types keep maps in hash order, which differs from one encoding to the next. Here the entries of each map are sorted,
+//! also inside an `Any`. Nothing else of an encoding varies, so it is done in place. Must not know: any particular message.
 
-use weft_proto::message::{Content, Message, Value};
-use weft_proto::schema::{MessageType, WellKnown, type_url_name};
+use std::ops::Range;
 
-/// The canonical encoding of an encoded message. What cannot be read stays as it is: it came from an encoder, so only a type
-/// that the schema does not have can be the reason.
-pub(super) fn canonical(full_name: &str, encoded: Vec<u8>) -> Vec<u8> {
-    let Some(ty) = MessageType::find(full_name) else { return encoded };
-    let Ok(mut message) = Message::decode(ty, &encoded) else { return encoded };
-    open(&mut message);
-    message.encode()
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use weft_proto::schema::{Kind, MessageType, WellKnown, type_url_name};
+
+/// Sorts the maps of an encoded message. What cannot be read stays as it is: it came from an encoder, so only a type that the
+/// schema does not have can be the reason.
+pub(super) fn canonical(full_name: &str, mut encoded: Vec<u8>) -> Vec<u8> {
+    if let Some(ty) = MessageType::find(full_name) {
+        sort_maps(ty, &mut encoded);
+    }
+    encoded
 }
 
-/// Puts the content of every `Any` in its canonical form; maps are sorted by having been decoded.
-fn open(message: &mut Message) {
-    if message.ty().well_known() == Some(WellKnown::Any) {
-        let name = type_url_name(message.string(1)).to_owned();
-        if let Some(Content::One(Value::Bytes(bytes))) = message.get_mut(2) {
-            *bytes = canonical(&name, std::mem::take(bytes));
-        }
-        return;
+/// A length-delimited field: its number, where it begins, and where its content is.
+struct Delimited {
+    number: u32,
+    start: usize,
+    content: Range<usize>,
+}
+
+fn sort_maps(ty: MessageType, message: &mut [u8]) {
+    let fields = delimited(message);
+    if ty.well_known() == Some(WellKnown::Any) {
+        return sort_any(&fields, message);
     }
-    let numbers: Vec<u32> = message.fields().map(|(field, _)| field.number()).collect();
-    for number in numbers {
-        match message.get_mut(number) {
-            Some(Content::One(value)) => open_value(value),
-            Some(Content::List(values)) => values.iter_mut().for_each(open_value),
-            Some(Content::Map(entries)) => entries.values_mut().for_each(open_value),
-            None => {}
+    // Entries of one map stand side by side.
+    let mut entries: Vec<Range<usize>> = Vec::new();
+    let mut map = None;
+    for field in fields {
+        let declared = ty.field(field.number);
+        if map.is_some_and(|number| number != field.number) {
+            sort(&mut entries, message);
+            map = None;
         }
+        let Some(declared) = declared else { continue };
+        let content = &mut message[field.content.clone()];
+        if let Some((_, value)) = declared.map() {
+            if let Kind::Message(value) = value.kind() {
+                sort_entry(value, content);
+            }
+            entries.push(field.start..field.content.end);
+            map = Some(field.number);
+        } else if let Kind::Message(inner) = declared.kind() {
+            sort_maps(inner, content);
+        }
+    }
+    sort(&mut entries, message);
+}
+
+/// The value of a map's entry is its field 2.
+fn sort_entry(value: MessageType, entry: &mut [u8]) {
+    for field in delimited(entry).into_iter().filter(|field| field.number == 2) {
+        sort_maps(value, &mut entry[field.content]);
     }
 }
 
-fn open_value(value: &mut Value) {
-    if let Value::Message(message) = value {
-        open(message);
+fn sort_any(fields: &[Delimited], any: &mut [u8]) {
+    let of = |number| fields.iter().find(|field| field.number == number).map(|field| field.content.clone());
+    let (Some(url), Some(value)) = (of(1), of(2)) else { return };
+    let ty = std::str::from_utf8(&any[url]).ok().and_then(|url| MessageType::find(type_url_name(url)));
+    if let Some(ty) = ty {
+        sort_maps(ty, &mut any[value]);
     }
+}
+
+/// Sorts neighbouring ranges of bytes by what is in them.
+fn sort(entries: &mut Vec<Range<usize>>, message: &mut [u8]) {
+    if let ([first, .., last], true) = (entries.as_slice(), entries.len() > 1) {
+        let whole = first.start..last.end;
+        let mut parts: Vec<Vec<u8>> = entries.iter().map(|entry| message[entry.clone()].to_vec()).collect();
+        parts.sort_unstable();
+        let sorted = parts.concat();
+        // Were there something between them, they would not be neighbours, and stay as they are.
+        if sorted.len() == whole.len() {
+            message[whole].copy_from_slice(&sorted);
+        }
+    }
+    entries.clear();
+}
+
+/// The length-delimited fields of a message, up to where it cannot be read.
+fn delimited(message: &[u8]) -> Vec<Delimited> {
+    let mut fields = Vec::new();
+    let mut rest = message;
+    while !rest.is_empty() {
+        let start = message.len() - rest.len();
+        let Ok((number, wire)) = decode_key(&mut rest) else { break };
+        if wire != WireType::LengthDelimited {
+            if skip_field(wire, number, &mut rest, DecodeContext::default()).is_err() {
+                break;
+            }
+            continue;
+        }
+        let Some(length) = decode_varint(&mut rest).ok().and_then(|length| usize::try_from(length).ok()) else { break };
+        let at = message.len() - rest.len();
+        let Some(after) = rest.get(length..) else { break };
+        fields.push(Delimited { number, start, content: at..at + length });
+        rest = after;
+    }
+    fields
 }

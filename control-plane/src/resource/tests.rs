@@ -43,6 +43,21 @@ fn maps_inside_an_any_are_put_in_order_too() {
 }
 
 #[test]
+fn sorting_maps_changes_nothing_else() {
+    use prost::Message as _;
+    let message = cluster("a", 50, true);
+    let wrapped = TypedExtensionConfig { name: "x".into(), typed_config: Some(pack(&message)) };
+    let sorted = Resource::new("x", &wrapped).message();
+    assert_eq!(sorted.len(), wrapped.encoded_len());
+    let read = TypedExtensionConfig::decode(sorted).unwrap();
+    assert_eq!(unpack::<Cluster>(&read.typed_config.unwrap()).unwrap(), message);
+    // Garbage is left alone.
+    let garbage = Any { type_url: ResourceType::Cluster.type_url().into(), value: vec![0x0a, 0xff, 0xff, 0x01, 7] };
+    let broken = TypedExtensionConfig { name: "x".into(), typed_config: Some(garbage) };
+    assert_eq!(Resource::new("x", &broken).message(), broken.encode_to_vec());
+}
+
+#[test]
 fn the_body_is_an_any_of_the_message() {
     let resource = resource("a", 3);
     let any = <Any as prost::Message>::decode(resource.any().clone()).unwrap();
