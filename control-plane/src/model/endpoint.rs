@@ -57,10 +57,7 @@ pub(super) fn of_service(service: &Service, objects: &Objects) -> Arc<[Endpoint]
     }
     found.extend(service.listed.iter().map(|entry| of_entry_spec(service, entry, None)));
     if let Some(selector) = &service.selector {
-        let written = service.kubernetes_name().is_some_and(|name| {
-            has_slices(service, name, objects) || objects.get(Kind::Endpoints, &service.key.namespace, name).is_some()
-        });
-        if !written {
+        if !is_written(service, objects) {
             found.extend(of_pods(service, selector, objects));
         }
         found.extend(of_entries(service, selector, objects));
@@ -69,6 +66,13 @@ pub(super) fn of_service(service: &Service, objects: &Objects) -> Arc<[Endpoint]
     found.sort_by(|a, b| (&a.address, &a.ports, &a.workload).cmp(&(&b.address, &b.ports, &b.workload)));
     found.dedup_by(|a, b| a.address == b.address && a.ports == b.ports);
     found.into()
+}
+
+/// Whether somebody wrote down the endpoints of a Kubernetes Service.
+pub(super) fn is_written(service: &Service, objects: &Objects) -> bool {
+    service.kubernetes_name().is_some_and(|name| {
+        objects.get(Kind::Endpoints, &service.key.namespace, name).is_some() || has_slices(service, name, objects)
+    })
 }
 
 fn slices<'o>(service: &'o Service, name: &'o str, objects: &'o Objects) -> impl Iterator<Item = &'o EndpointSlice> {

@@ -82,7 +82,7 @@ impl World {
     fn with_endpoints(&self, objects: Objects, touched: &Touched) -> (Self, Changes) {
         let mut changes = Changes { secrets: touched.secrets.clone(), ..Changes::default() };
         let mut endpoints = self.endpoints.clone();
-        for service in self.derived.services.values().filter(|service| touched.concerns(service)) {
+        for service in self.derived.services.values().filter(|service| touched.concerns(service, &objects)) {
             let now = endpoint::of_service(service, &objects);
             if self.endpoints.get(&service.key) == Some(&now) {
                 continue;
@@ -205,7 +205,7 @@ struct Touched {
     named: BTreeSet<(Arc<str>, String)>,
     /// Labels of workloads, by namespace: services that select them.
     labels: Vec<(Arc<str>, Labels)>,
-    /// Addresses of whole namespaces: their Endpoints may refer to any pod.
+    /// Namespaces with pods that changed: Endpoints there may refer to any of them.
     namespaces: BTreeSet<Arc<str>>,
     /// Every service's endpoints.
     endpoints: bool,
@@ -247,14 +247,15 @@ impl Touched {
         }
     }
 
-    fn concerns(&self, service: &Service) -> bool {
+    fn concerns(&self, service: &Service, objects: &Objects) -> bool {
         let namespace = &service.key.namespace;
-        let written = service.kubernetes_name().is_some_and(|name| {
-            self.named.contains(&(namespace.clone(), name.to_owned())) || self.namespaces.contains(namespace)
-        });
+        let named =
+            service.kubernetes_name().is_some_and(|name| self.named.contains(&(namespace.clone(), name.to_owned())));
+        // Endpoints that are written down have their labels from pods.
+        let written = || self.namespaces.contains(namespace) && endpoint::is_written(service, objects);
         let selects = |(of, labels): &(Arc<str>, Labels)| {
             of == namespace && service.selector.as_ref().is_some_and(|selector| contains_all(labels, selector))
         };
-        self.endpoints || written || self.labels.iter().any(selects)
+        self.endpoints || named || self.labels.iter().any(selects) || written()
     }
 }
