@@ -31,6 +31,8 @@ mod secrets;
 mod sources;
 mod state;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

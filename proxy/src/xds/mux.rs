@@ -230,6 +230,11 @@ impl Mux {
         self.kinds.get(&kind).is_some_and(|s| s.wildcard || !s.names.is_empty())
     }
 
+    /// Resources of a kind that are subscribed to by name.
+    pub fn names(&self, kind: Kind) -> impl Iterator<Item = &str> {
+        self.kinds.get(&kind).into_iter().flat_map(|s| &s.names).map(String::as_str)
+    }
+
     /// Holds requests of a kind back, answers too, or lets them go.
     pub fn hold(&mut self, kind: Kind, held: bool) {
         if let Some(s) = self.kinds.get_mut(&kind) {

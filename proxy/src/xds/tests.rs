@@ -1,0 +1,286 @@
+//! The whole state under a server that sends anything in any order: what must hold after each step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use prost::Message;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::{Value, json};
+use weft_proto::convert::convert;
+use weft_proto::document::{Document, Format};
+use weft_proto::pb::envoy::config::core::v3::Node;
+use weft_proto::pb::envoy::service::discovery::v3::DiscoveryResponse;
+use weft_proto::pb::google::protobuf::Any;
+use weft_proto::schema::{MessageType, type_url_name};
+
+use super::mux::{Received, Update};
+use super::sources::Key;
+use super::state::Item;
+use super::*;
+use crate::config::{ApiConfigSource, ConfigSource, GrpcTarget, Source};
+use crate::listener::{DrainStyle, ListenerManager};
+
+const LIMIT: Duration = Duration::from_secs(15);
+
+struct World {
+    state: State,
+    nonce: u64,
+}
+
+fn any(kind: Kind, resource: &Value) -> Any {
+    let ty = MessageType::find(type_url_name(kind.type_url())).unwrap();
+    let document = Document::parse("r", &resource.to_string(), Format::Json).unwrap();
+    let converted = convert(&document, ty);
+    let problems: Vec<_> = converted.problems.iter().map(ToString::to_string).collect();
+    assert!(problems.is_empty(), "{problems:?}");
+    Any { type_url: kind.type_url().to_owned(), value: converted.message.encode() }
+}
+
+impl World {
+    fn new() -> World {
+        let parts = Arc::new(crate::cluster::fixture::parts(1));
+        let ads = ApiConfigSource {
+            delta: false,
+            target: GrpcTarget::Envoy { cluster: "plane".into(), authority: None },
+            set_node_on_first_message_only: true,
+            back_off_base: Duration::from_millis(500),
+            back_off_max: Duration::from_secs(30),
+            rate_limit: None,
+            metadata: Vec::new(),
+        };
+        let source = || Some(ConfigSource { from: Source::Ads, initial_fetch_timeout: Some(LIMIT) });
+        let dynamic = DynamicResources { listeners: source(), clusters: source(), ads: Some(ads.clone()) };
+        let root = parts.stats.root();
+        let style = DrainStyle { time: Duration::from_secs(600), gradual: true };
+        let manager = ListenerManager::new(Vec::new(), parts.listeners.clone(), style, &root);
+        let environment = Environment { clusters: Some(Default::default()), ..Environment::default() };
+        let sources = Sources::new(Node::default(), Some(ads));
+        let mut state = State::new(parts, environment, false, dynamic, sources, manager, Vec::new());
+        state.start(Instant::now());
+        let mut world = World { state, nonce: 0 };
+        world.mux().connected();
+        world
+    }
+
+    fn mux(&mut self) -> &mut mux::Mux {
+        self.state.sources.streams.get_mut(&Key::Ads).unwrap()
+    }
+
+    /// Sends everything there is to say; the server hears it and says nothing.
+    fn flush(&mut self) {
+        while self.mux().next_request().is_some() {}
+    }
+
+    /// The server sends resources; what the proxy answers, if it takes the response.
+    fn send(&mut self, kind: Kind, resources: &[Value]) -> Option<Result<(), String>> {
+        self.flush();
+        self.nonce += 1;
+        let response = DiscoveryResponse {
+            version_info: self.nonce.to_string(),
+            nonce: self.nonce.to_string(),
+            type_url: kind.type_url().to_owned(),
+            resources: resources.iter().map(|r| any(kind, r)).collect(),
+            ..DiscoveryResponse::default()
+        };
+        let now = Instant::now();
+        let received = self.mux().received(&response.encode_to_vec(), now).unwrap();
+        let Received::Update(update) = received else { return None };
+        let (answered, verdict) = self.state.update(&Source::Ads, update, now);
+        self.mux().answer(&answered, verdict.clone());
+        Some(verdict)
+    }
+
+    /// What must hold at any moment.
+    fn check(&mut self) {
+        let entries = &self.state.clusters.all;
+        let mut services = BTreeSet::new();
+        for (name, entry) in entries {
+            let there = self.state.parts.clusters.find(name);
+            assert_eq!(there.is_some(), entry.active.is_some(), "{name}");
+            let waits = self.state.warming.is_waiting(&Item::Cluster(name.clone()));
+            assert_eq!(waits, entry.warming.is_some(), "{name}");
+            let used = there.into_iter().chain(entry.warming.as_ref().map(|(_, c)| c.clone()));
+            services.extend(used.filter_map(|c| match &c.config.discovery {
+                config::Discovery::Eds { service_name, .. } => Some(service_name.clone()),
+                _ => None,
+            }));
+        }
+        assert_eq!(self.state.parts.clusters.all().len(), entries.values().filter(|e| e.active.is_some()).count());
+        let kept: BTreeSet<_> = self.state.endpoints.all.keys().map(|(_, name)| name.clone()).collect();
+        assert_eq!(kept, services, "endpoints are kept for as long as they are used");
+        let asked: BTreeSet<_> = self.mux().names(Kind::Endpoints).map(str::to_owned).collect();
+        assert_eq!(asked, services, "and asked for");
+        for (name, entry) in &self.state.listeners.all {
+            let open = self.state.listeners.manager.find(name).is_some();
+            assert_eq!(open, entry.active.is_some(), "{name}");
+            assert!(
+                entry.active.is_none() || self.state.phase == Phase::Live,
+                "nothing opens before the start is over"
+            );
+        }
+    }
+}
+
+fn cluster(random: &mut StdRng, name: &str) -> Value {
+    let mut c = json!({ "name": name, "connect_timeout": format!("{}s", random.random_range(1..3)) });
+    match random.random_range(0..4) {
+        0 => c["type"] = json!("STATIC"),
+        1 => {
+            c["type"] = json!("EDS");
+            c["eds_cluster_config"] =
+                json!({ "service_name": format!("s{}", random.random_range(0..2)), "eds_config": { "ads": {} } });
+        }
+        2 => {
+            c["type"] = json!("EDS");
+            c["eds_cluster_config"] = json!({ "eds_config": { "ads": {} } });
+        }
+        // Refused: there is nothing to take endpoints from.
+        _ => c["type"] = json!("EDS"),
+    }
+    c
+}
+
+fn endpoints(random: &mut StdRng, name: &str) -> Value {
+    let port = random.random_range(1..5);
+    let address = json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } });
+    json!({ "cluster_name": name, "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }] })
+}
+
+fn listener(random: &mut StdRng, name: &str, port: u16) -> Value {
+    let typed = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let router = json!({ "name": "router", "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } });
+    let routes = format!("r{}", random.random_range(0..2));
+    let manager = json!({
+        "@type": typed,
+        "stat_prefix": name,
+        "rds": { "route_config_name": routes, "config_source": { "ads": {} } },
+        "http_filters": [router],
+    });
+    json!({
+        "name": name,
+        "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
+        "filter_chains": [{ "filters": [{ "name": "hcm", "typed_config": manager }] }],
+    })
+}
+
+fn routes(random: &mut StdRng, name: &str) -> Value {
+    let to = format!("c{}", random.random_range(0..5));
+    let route = json!({ "match": { "prefix": "/" }, "route": { "cluster": to } });
+    json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }] })
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_order_of_updates_leaves_a_sound_state() {
+    for seed in 0..40 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut world = World::new();
+        for _ in 0..60 {
+            step(&mut world, &mut random).await;
+            world.check();
+        }
+        // In the end a good server sends everything once, and nothing waits for ever.
+        let clusters: BTreeMap<_, _> = (0..5)
+            .map(|n| (format!("c{n}"), json!({ "name": format!("c{n}"), "type": "STATIC", "connect_timeout": "9s" })))
+            .collect();
+        world.mux().hold(Kind::Cluster, false);
+        world.send(Kind::Cluster, &clusters.values().cloned().collect::<Vec<_>>());
+        world.check();
+        for _ in 0..3 {
+            tokio::time::advance(LIMIT).await;
+            world.state.elapsed(Instant::now());
+            world.check();
+        }
+        assert_eq!(world.state.phase, Phase::Live, "seed {seed}");
+        assert!(world.state.unready().is_empty(), "seed {seed}: {:?}", world.state.unready());
+        assert!(world.state.next_deadline().is_none());
+        assert_eq!(world.state.parts.clusters.all().len(), 5, "seed {seed}");
+    }
+}
+
+async fn step(world: &mut World, random: &mut StdRng) {
+    match random.random_range(0..10) {
+        0..=2 => {
+            let names: Vec<_> = (0..5).filter(|_| random.random_bool(0.6)).collect();
+            let all: Vec<_> = names.iter().map(|n| cluster(random, &format!("c{n}"))).collect();
+            world.send(Kind::Cluster, &all);
+        }
+        3..=5 => {
+            let asked: Vec<String> = world.mux().names(Kind::Endpoints).map(str::to_owned).collect();
+            let some: Vec<_> = asked.iter().filter(|_| random.random_bool(0.6)).cloned().collect();
+            let all: Vec<_> = some.iter().map(|name| endpoints(random, name)).collect();
+            world.send(Kind::Endpoints, &all);
+        }
+        6 => {
+            let some: Vec<u16> = (0..3).filter(|_| random.random_bool(0.6)).collect();
+            let all: Vec<_> = some.iter().map(|n| listener(random, &format!("l{n}"), 10_000 + n)).collect();
+            world.send(Kind::Listener, &all);
+        }
+        7 => {
+            let asked: Vec<String> = world.mux().names(Kind::Routes).map(str::to_owned).collect();
+            let all: Vec<_> = asked.iter().map(|name| routes(random, name)).collect();
+            world.send(Kind::Routes, &all);
+        }
+        8 => {
+            tokio::time::advance(Duration::from_secs(random.random_range(0..20))).await;
+            world.state.elapsed(Instant::now());
+        }
+        _ => {
+            world.mux().connected();
+            world.state.lost(&Kind::ALL);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_again_changes_nothing() {
+    let mut world = World::new();
+    let mut random = StdRng::seed_from_u64(1);
+    let eds = json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } });
+    world.send(Kind::Cluster, std::slice::from_ref(&eds));
+    let assignment = endpoints(&mut random, "c");
+    world.send(Kind::Endpoints, std::slice::from_ref(&assignment));
+    let first = world.state.parts.clusters.find("c").unwrap();
+    let hosts = first.hosts();
+    assert_eq!(hosts.counts().0, 1);
+    world.send(Kind::Cluster, std::slice::from_ref(&eds));
+    world.send(Kind::Endpoints, std::slice::from_ref(&assignment));
+    // The same in another spelling: a default that is written out.
+    let mut spelled = eds.clone();
+    spelled["connect_timeout"] = json!("5s");
+    world.send(Kind::Cluster, &[spelled]);
+    let again = world.state.parts.clusters.find("c").unwrap();
+    assert!(Arc::ptr_eq(&first, &again) && Arc::ptr_eq(&hosts, &again.hosts()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_wait_for_clusters_that_are_on_their_way() {
+    let mut world = World::new();
+    let mut random = StdRng::seed_from_u64(1);
+    world.send(Kind::Cluster, &[]);
+    world.send(Kind::Listener, &[listener(&mut random, "l", 10_000)]);
+    let name = world.mux().names(Kind::Routes).next().unwrap().to_owned();
+    let to = |cluster: &str| {
+        let route = json!({ "match": { "prefix": "/" }, "route": { "cluster": cluster } });
+        json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }] })
+    };
+    world.send(Kind::Routes, &[to("nowhere")]);
+    let key = (Source::Ads, name.clone());
+    let version = |world: &World| world.state.routes.all[&key].active.as_ref().map(|l| l.version.clone());
+    let before = version(&world);
+    assert!(before.is_some(), "nobody waits for what nobody announced");
+    let eds = json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } });
+    world.send(Kind::Cluster, &[eds]);
+    assert_eq!(world.send(Kind::Routes, &[to("c")]), Some(Ok(())), "it is accepted");
+    assert_eq!(version(&world), before, "and not in force yet");
+    world.send(Kind::Endpoints, &[endpoints(&mut random, "c")]);
+    assert_ne!(version(&world), before);
+}
+
+#[test]
+fn a_file_is_an_update() {
+    let resources = vec![any(Kind::Cluster, &json!({ "name": "c" }))];
+    let update = Update::of_file(Kind::Cluster, &DiscoveryResponse { resources, ..DiscoveryResponse::default() });
+    assert!(update.complete && update.problems.is_empty());
+    assert_eq!(update.resources[0].name, "c");
+}
