@@ -252,8 +252,8 @@ fn an_any_holds_its_fields() {
         ("{'@type': a/google.protobuf.Duration}", "\"value\" is missing: it holds the google.protobuf.Duration"),
         ("{'@type': a/foo.Bar}", "there is no type foo.Bar"),
         (
-            "{'@type': a/envoy.extensions.filters.http.lua.v3.Lua, b: 1}",
-            "envoy.extensions.filters.http.lua.v3.Lua is not supported by weft",
+            "{'@type': a/envoy.extensions.filters.http.tap.v3.Tap, b: 1}",
+            "envoy.extensions.filters.http.tap.v3.Tap is not supported by weft",
         ),
         (
             "{'@type': a/envoy.config.core.v3.Node, ix: 1}",

@@ -96,13 +96,13 @@ static_resources:
   - name: b
     typed_extension_protocol_options:
       x:
-        '@type': type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua
+        '@type': type.googleapis.com/envoy.extensions.filters.http.tap.v3.Tap
 ";
     let problems = [
         "b.yaml:2:15: node.idd: unknown field of envoy.config.core.v3.Node, did you mean `id`?",
         "b.yaml:3:1: flags_path: field `flags_path` of envoy.config.bootstrap.v3.Bootstrap is not supported by weft",
         "b.yaml:7:15: static_resources.clusters[0].lb_policy: MAGLEV of envoy.config.cluster.v3.Cluster.LbPolicy is not supported by weft",
-        "b.yaml:11:9: static_resources.clusters[1].typed_extension_protocol_options[\"x\"]: envoy.extensions.filters.http.lua.v3.Lua is not supported by weft",
+        "b.yaml:11:9: static_resources.clusters[1].typed_extension_protocol_options[\"x\"]: envoy.extensions.filters.http.tap.v3.Tap is not supported by weft",
     ];
     assert_eq!(refused(text, STRICT), problems);
     let warnings: Vec<_> = accepted(text, LENIENT).warnings.iter().map(ToString::to_string).collect();
