@@ -2,12 +2,12 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`frame`], [`hpack`], [`heads`] | bytes and fields |
-//! | [`core`] | the state of a connection, sans-io |
-//! | [`driver`] | its transport |
-//! | [`guard`], [`keepalive`] | floods, silence |
-//! | [`handle`] | a stream as its task holds it |
-//! | [`server`], [`client`], [`request`] | connections as the layers above know them |
+//! | `frame`, `hpack`, `heads` | bytes and fields |
+//! | `core` | the state of a connection, sans-io |
+//! | `driver` | its transport |
+//! | `guard`, `keepalive` | floods, silence |
+//! | `handle` | a stream as its task holds it |
+//! | `server`, `client`, `request` | connections as the layers above know them |
 
 pub mod client;
 mod core;
