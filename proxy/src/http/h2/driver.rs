@@ -124,23 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             self.input.advance(n);
             self.preface = false;
         }
-        while core.ended.is_none()
-            && let Some(head) = Head::read(&self.input)
-        {
-            if head.len > MAX_SIZE {
-                return core.oversized();
-            }
-            if self.input.len() < HEADER + head.len {
-                return;
-            }
-            self.input.advance(HEADER);
-            if head.kind == kind::DATA {
-                core.data_frame(head, self.input.split_to(head.len).freeze());
-            } else {
-                core.frame(head, &self.input[..head.len]);
-                self.input.advance(head.len);
-            }
-        }
+        feed(&mut self.input, core);
     }
 
     /// Writes what has gathered.
@@ -191,6 +175,27 @@ impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
         // Nobody will move the streams any more.
         self.core.lock().end(End::Closed);
+    }
+}
+
+/// Takes whole frames off what was read.
+pub(super) fn feed(input: &mut BytesMut, core: &mut Core) {
+    while core.ended.is_none()
+        && let Some(head) = Head::read(input)
+    {
+        if head.len > MAX_SIZE {
+            return core.oversized();
+        }
+        if input.len() < HEADER + head.len {
+            return;
+        }
+        input.advance(HEADER);
+        if head.kind == kind::DATA {
+            core.data_frame(head, input.split_to(head.len).freeze());
+        } else {
+            core.frame(head, &input[..head.len]);
+            input.advance(head.len);
+        }
     }
 }
 

@@ -21,6 +21,8 @@ mod keepalive;
 mod reason;
 mod request;
 pub mod server;
+#[doc(hidden)]
+pub mod stranger;
 
 use std::task::{Context, Poll, ready};
 

@@ -23,7 +23,7 @@ use super::driver;
 use super::frame::{self, DEFAULT_WINDOW, setting};
 use super::guard::{Breach, Guard};
 use super::heads::Block;
-use super::hpack::Decoder;
+use super::hpack::{Decoder, Encoder};
 use crate::http::body::BodyError;
 
 /// Bytes that may wait for the socket.
@@ -179,8 +179,7 @@ pub(super) struct Core {
     /// What is to be written.
     pub(super) out: Vec<u8>,
     decoder: Decoder,
-    /// A header block was written.
-    encoded: bool,
+    encoder: Encoder,
     pub(super) guard: Option<Guard>,
     peer_window: i64,
     peer_streams: u32,
@@ -248,7 +247,7 @@ impl Core {
             free: Vec::new(),
             by_id: HashMap::default(),
             out,
-            encoded: false,
+            encoder: Encoder::default(),
             guard,
             peer_window: i64::from(DEFAULT_WINDOW),
             // Until its settings say.

@@ -346,6 +346,7 @@ impl Core {
             setting::ENABLE_PUSH if value > 1 || (value == 1 && self.options.role == Role::Client) => {
                 return Err(Connection(Reason::PROTOCOL_ERROR));
             }
+            setting::HEADER_TABLE_SIZE => self.encoder.resize(value),
             setting::MAX_CONCURRENT_STREAMS => self.peer_streams = value,
             setting::INITIAL_WINDOW_SIZE => {
                 if i64::from(value) > MAX_WINDOW {
@@ -369,7 +370,7 @@ impl Core {
                 return Err(Connection(Reason::PROTOCOL_ERROR));
             }
             setting::ENABLE_CONNECT_PROTOCOL if value > 1 => return Err(Connection(Reason::PROTOCOL_ERROR)),
-            // Our encoder has no table; sizes of heads are the peer's to judge. Unknown ones are ignored.
+            // Sizes of heads are the peer's to judge. Unknown ones are ignored.
             _ => {}
         }
         Ok(())

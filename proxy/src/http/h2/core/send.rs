@@ -10,7 +10,7 @@ use crate::http::body::BodyError;
 use crate::http::h2::Reason;
 use crate::http::h2::frame::{self, Head, MAX_SIZE, flag, kind};
 use crate::http::h2::heads::is_forbidden;
-use crate::http::h2::hpack;
+use crate::http::h2::hpack::{self, Encoder};
 use crate::http::head::RequestHead;
 
 impl Core {
@@ -28,13 +28,13 @@ impl Core {
         s.no_body = head.method == Method::HEAD;
         s.sent_end = end;
         s.handles = 1;
-        self.block(id, end, |out| {
+        self.block(id, end, |encoder, out| {
             hpack::method(out, if extended { &Method::CONNECT } else { &head.method });
             if !tunnel {
                 hpack::pseudo(out, ":scheme", head.scheme.as_str().as_bytes());
             }
             if let Some(authority) = &head.authority {
-                hpack::pseudo(out, ":authority", authority.as_bytes());
+                encoder.authority(out, authority);
             }
             if !tunnel {
                 hpack::pseudo(out, ":path", head.path.as_bytes());
@@ -42,7 +42,7 @@ impl Core {
             if let Some(protocol) = &head.upgrade {
                 hpack::pseudo(out, ":protocol", protocol.as_bytes());
             }
-            fields(out, &head.headers);
+            encoder.fields(out, &head.headers, is_forbidden);
         });
         Some(key)
     }
@@ -52,9 +52,9 @@ impl Core {
         let Some(s) = self.stream(key).filter(|s| s.error.is_none() && !s.sent_end) else { return false };
         s.sent_end = end;
         let id = s.id;
-        self.block(id, end, |out| {
+        self.block(id, end, |encoder, out| {
             hpack::status(out, status);
-            fields(out, headers);
+            encoder.fields(out, headers, is_forbidden);
         });
         if end {
             self.settle(key);
@@ -67,22 +67,20 @@ impl Core {
         let Some(s) = self.stream(key).filter(|s| s.error.is_none() && !s.sent_end) else { return false };
         s.sent_end = true;
         let id = s.id;
-        self.block(id, true, |out| fields(out, trailers));
+        self.block(id, true, |encoder, out| encoder.fields(out, trailers, is_forbidden));
         self.settle(key);
         true
     }
 
     /// A header block, in as many frames as it takes: larger ones than anybody has to take are never sent.
-    fn block(&mut self, stream: u32, end: bool, write: impl FnOnce(&mut Vec<u8>)) {
+    fn block(&mut self, stream: u32, end: bool, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         let out = &mut self.out;
         let start = out.len();
         let flags = if end { flag::END_STREAM } else { 0 };
         Head { len: 0, kind: kind::HEADERS, flags: flags | flag::END_HEADERS, stream }.write(out);
         let body = out.len();
-        if !std::mem::replace(&mut self.encoded, true) {
-            hpack::begin(out);
-        }
-        write(out);
+        self.encoder.begin(out);
+        write(&mut self.encoder, out);
         let len = out.len() - body;
         if len <= MAX_SIZE {
             let [_, l1, l2, l3] = (len as u32).to_be_bytes();
@@ -196,14 +194,5 @@ impl Core {
     /// Whether this is a server.
     pub(in super::super) fn is_server(&self) -> bool {
         self.options.role == Role::Server
-    }
-}
-
-/// The fields of a head but those that HTTP/2 has no use for.
-fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
-        if !is_forbidden(name, value) {
-            hpack::field(out, name, value);
-        }
     }
 }

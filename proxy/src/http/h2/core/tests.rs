@@ -153,6 +153,11 @@ fn simulate(seed: u64, window: u32) {
             if !calm && e.server.is_some() && rng.random_bool(0.002) {
                 e.reset = true;
                 client.send_reset(e.client, Reason::CANCEL);
+                // Both tasks hear of it and go.
+                client.stop_reading(e.client, std::mem::take(&mut e.download.held));
+                if let Some(key) = e.server {
+                    server.stop_reading(key, std::mem::take(&mut e.upload.held));
+                }
             }
         }
         assert_eq!((client.ended, server.ended), (None, None), "step {step}");

@@ -1,16 +1,177 @@
-//! Writes header blocks: static table, nothing indexed, no Huffman code.
+//! Writes header blocks: the static table, a dynamic one for fields that repeat, no Huffman code.
+//!
+//! A name has one place in the encoder. Where its value is the one of last time, an index says both; where it changes, the new
+//! value is added to the table until the name has shown that its values do not repeat. What is secret is never added.
+
+use std::collections::VecDeque;
 
 use bytes::BufMut;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 /// Indices of the static table.
-const METHOD: usize = 2;
-const STATUS: usize = 8;
+const METHOD: u8 = 2;
+const STATUS: u8 = 8;
+const STATIC: u64 = 61;
 
-/// What the first block of a connection begins with: a table of size 0. Whatever the peer says of the size later, there is
-/// nothing to tell it.
-pub(in super::super) fn begin(out: &mut Vec<u8>) {
-    out.put_u8(0x20);
+/// Every decoder has room for this before it said anything, and more is not used.
+const TABLE: usize = 4096;
+/// Places of names.
+const PLACES: usize = 32;
+/// Values beyond this do not enter the table.
+const LONGEST: usize = 256;
+/// A name whose values changed so often, less the times they did not, is not indexed any more.
+const TIRED: u8 = 8;
+
+/// Whose value it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Name {
+    Authority,
+    Header(HeaderName),
+}
+
+impl Name {
+    fn as_str(&self) -> &str {
+        match self {
+            Name::Authority => ":authority",
+            Name::Header(name) => name.as_str(),
+        }
+    }
+}
+
+/// What is known of a name.
+struct Place {
+    name: Name,
+    /// Its newest entry, counted from the first ever added.
+    entry: u64,
+    changes: u8,
+}
+
+/// The encoder of one connection.
+#[derive(Default)]
+pub(in super::super) struct Encoder {
+    /// Newest first.
+    table: VecDeque<(usize, Box<[u8]>)>,
+    size: usize,
+    /// Entries ever added.
+    added: u64,
+    places: Vec<Option<Place>>,
+    max: Option<usize>,
+    /// The smallest size and the last that the peer asked for since the last block.
+    resized: Option<(usize, usize)>,
+}
+
+impl Encoder {
+    /// The peer's choice of the table's size.
+    pub(in super::super) fn resize(&mut self, max: u32) {
+        let max = (max as usize).min(TABLE);
+        if max == self.max() && self.resized.is_none() {
+            return;
+        }
+        let least = self.resized.map_or(max, |(least, _)| least.min(max));
+        self.resized = Some((least, max));
+        self.max = Some(max);
+        self.evict(self.max().saturating_sub(least));
+        self.evict(0);
+    }
+
+    fn max(&self) -> usize {
+        self.max.unwrap_or(TABLE)
+    }
+
+    /// Begins a block.
+    pub(in super::super) fn begin(&mut self, out: &mut Vec<u8>) {
+        if let Some((least, last)) = self.resized.take() {
+            integer(out, 5, 0x20, least);
+            if last != least {
+                integer(out, 5, 0x20, last);
+            }
+        }
+    }
+
+    /// `:authority`
+    pub(in super::super) fn authority(&mut self, out: &mut Vec<u8>, value: &HeaderValue) {
+        self.indexed(out, &Name::Authority, value, Some(1));
+    }
+
+    /// Fields, but for those that `skip` names.
+    pub(in super::super) fn fields(
+        &mut self,
+        out: &mut Vec<u8>,
+        headers: &HeaderMap,
+        skip: impl Fn(&HeaderName, &HeaderValue) -> bool,
+    ) {
+        for (name, value) in headers {
+            if !skip(name, value) {
+                self.field(out, name, value);
+            }
+        }
+    }
+
+    fn field(&mut self, out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+        let index = index(name.as_str());
+        // Nobody on the way is to keep a secret in its table, where it could be guessed by what compresses well.
+        let never = value.is_sensitive() || matches!(*name, header::AUTHORIZATION | header::PROXY_AUTHORIZATION);
+        if never || matches!(*name, header::COOKIE | header::SET_COOKIE) || value.len() > LONGEST {
+            literal(out, if never { 0x10 } else { 0 }, 4, index, name.as_str(), value.as_bytes());
+        } else {
+            self.indexed(out, &Name::Header(name.clone()), value, index);
+        }
+    }
+
+    fn indexed(&mut self, out: &mut Vec<u8>, name: &Name, value: &HeaderValue, index: Option<usize>) {
+        let text = name.as_str();
+        if self.places.is_empty() {
+            self.places.resize_with(PLACES, || None);
+        }
+        let place = &mut self.places[place(text.as_bytes())];
+        match place {
+            Some(known) if known.name == *name => {
+                let age = self.added - known.entry;
+                if let Some((_, kept)) = self.table.get(age as usize)
+                    && **kept == *value.as_bytes()
+                {
+                    known.changes = known.changes.saturating_sub(1);
+                    return integer(out, 7, 0x80, (STATIC + 1 + age) as usize);
+                }
+                if known.changes >= TIRED {
+                    return literal(out, 0, 4, index, text, value.as_bytes());
+                }
+                known.changes += 2;
+                known.entry = self.added + 1;
+            }
+            // Somebody else's: it gives way once its values have changed more than they repeat.
+            Some(other) if other.changes < TIRED && self.added - other.entry < self.table.len() as u64 => {
+                other.changes += 1;
+                return literal(out, 0, 4, index, text, value.as_bytes());
+            }
+            _ => *place = Some(Place { name: name.clone(), entry: self.added + 1, changes: 0 }),
+        }
+        literal(out, 0x40, 6, index, text, value.as_bytes());
+        self.add(text.len() + value.len() + 32, value.as_bytes());
+    }
+
+    /// An entry as the peer has it now; one that is larger than the table empties it.
+    fn add(&mut self, size: usize, value: &[u8]) {
+        self.evict(size);
+        self.added += 1;
+        if size <= self.max() {
+            self.size += size;
+            self.table.push_front((size, value.into()));
+        }
+    }
+
+    fn evict(&mut self, room: usize) {
+        while self.size + room > self.max() {
+            let Some((size, _)) = self.table.pop_back() else { return };
+            self.size -= size;
+        }
+    }
+}
+
+/// Where a name has its place.
+fn place(name: &[u8]) -> usize {
+    let at = |i: usize| name.get(i).copied().map_or(0, usize::from);
+    (name.len() * 31 + at(0) * 7 + at(name.len() / 2) * 5 + at(name.len().wrapping_sub(1)) * 3) % PLACES
 }
 
 /// `:method`
@@ -19,7 +180,7 @@ pub(in super::super) fn method(out: &mut Vec<u8>, method: &Method) {
         Method::GET => out.put_u8(0x82),
         Method::POST => out.put_u8(0x83),
         _ => {
-            out.put_u8(METHOD as u8);
+            out.put_u8(METHOD);
             string(out, method.as_str().as_bytes());
         }
     }
@@ -36,20 +197,19 @@ pub(in super::super) fn status(out: &mut Vec<u8>, status: StatusCode) {
         404 => 13,
         500 => 14,
         _ => {
-            out.put_u8(STATUS as u8);
+            out.put_u8(STATUS);
             return string(out, status.as_str().as_bytes());
         }
     };
     out.put_u8(0x80 | index);
 }
 
-/// Any other pseudo-header.
+/// `:scheme`, `:path`, `:protocol`
 pub(in super::super) fn pseudo(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     match (name, value) {
         (":path", b"/") => return out.put_u8(0x84),
         (":scheme", b"http") => return out.put_u8(0x86),
         (":scheme", b"https") => return out.put_u8(0x87),
-        (":authority", _) => out.put_u8(1),
         (":path", _) => out.put_u8(4),
         (":scheme", _) => out.put_u8(6),
         _ => {
@@ -60,19 +220,16 @@ pub(in super::super) fn pseudo(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     string(out, value);
 }
 
-/// A field.
-pub(in super::super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    // Nobody on the way is to keep a secret in its table, where it could be guessed by what compresses well.
-    let never = if value.is_sensitive() || *name == header::AUTHORIZATION { 0x10 } else { 0 };
-    let text = name.as_str();
-    match index(text) {
-        Some(index) => integer(out, 4, never, index),
+/// A literal, its name by index where there is one.
+fn literal(out: &mut Vec<u8>, flags: u8, prefix: u32, index: Option<usize>, name: &str, value: &[u8]) {
+    match index {
+        Some(index) => integer(out, prefix, flags, index),
         None => {
-            out.put_u8(never);
-            string(out, text.as_bytes());
+            out.put_u8(flags);
+            string(out, name.as_bytes());
         }
     }
-    string(out, value.as_bytes());
+    string(out, value);
 }
 
 fn string(out: &mut Vec<u8>, text: &[u8]) {
@@ -171,11 +328,48 @@ mod tests {
         }
     }
 
-    #[test]
-    fn secrets_are_marked() {
+    fn block(encoder: &mut Encoder, fields: &[(&str, &str)]) -> Vec<u8> {
         let mut out = Vec::new();
-        field(&mut out, &header::AUTHORIZATION, &HeaderValue::from_static("Basic x"));
-        assert!(matches!(&decoded(&out)[..], [Field::Header(_, v)] if v.is_sensitive()));
+        encoder.begin(&mut out);
+        for (name, value) in fields {
+            let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+            encoder.field(&mut out, &name, &HeaderValue::from_bytes(value.as_bytes()).unwrap());
+        }
+        out
+    }
+
+    #[test]
+    fn secrets_are_marked_and_stay_out_of_the_table() {
+        let mut encoder = Encoder::default();
+        let out = block(&mut encoder, &[("authorization", "Basic x"), ("cookie", "a=b")]);
+        assert!(matches!(&decoded(&out)[..], [Field::Header(_, v), _] if v.is_sensitive()));
+        assert!(encoder.table.is_empty());
+    }
+
+    #[test]
+    fn what_repeats_costs_a_byte_and_what_does_not_is_left_out() {
+        let mut encoder = Encoder::default();
+        let first = block(&mut encoder, &[("user-agent", "a browser")]);
+        assert!(first.len() > 10);
+        assert_eq!(block(&mut encoder, &[("user-agent", "a browser")]), [0x80 | 62]);
+        for n in 0..100 {
+            block(&mut encoder, &[("x-request-id", &n.to_string())]);
+        }
+        assert!(encoder.table.len() < 8, "{}", encoder.table.len());
+        assert_eq!(block(&mut encoder, &[("user-agent", "a browser")]).len(), 1);
+    }
+
+    #[test]
+    fn a_smaller_table_is_told() {
+        let mut encoder = Encoder::default();
+        block(&mut encoder, &[("user-agent", "a browser")]);
+        encoder.resize(0);
+        encoder.resize(100);
+        let out = block(&mut encoder, &[("user-agent", "a browser")]);
+        assert_eq!(out[..3], [0x20, 0x3f, 100 - 31]);
+        assert!(out.len() > 10, "the entry is gone");
+        encoder.resize(100);
+        assert_eq!(block(&mut encoder, &[("user-agent", "a browser")]).len(), 1);
     }
 
     proptest! {
@@ -184,29 +378,63 @@ mod tests {
             code in 100u16..1000,
             verb in "[A-Z]{1,12}",
             path in "/[ -~]{0,300}",
-            fields in proptest::collection::vec(("[a-z][a-z0-9-]{0,40}", "[ -~]{0,200}"), 0..12),
         ) {
             let mut out = Vec::new();
-            begin(&mut out);
             status(&mut out, StatusCode::from_u16(code).unwrap());
             method(&mut out, &Method::from_bytes(verb.as_bytes()).unwrap());
-            for name in [":path", ":scheme", ":authority", ":protocol"] {
+            for name in [":path", ":scheme", ":protocol"] {
                 pseudo(&mut out, name, path.as_bytes());
-            }
-            for (name, value) in &fields {
-                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
-                field(&mut out, &name, &HeaderValue::from_bytes(value.as_bytes()).unwrap());
             }
             let all = decoded(&out);
             prop_assert!(matches!(&all[0], Field::Status(s) if s.as_u16() == code));
             prop_assert!(matches!(&all[1], Field::Method(m) if m.as_str() == verb));
             prop_assert!(matches!(&all[2], Field::Path(v) if v == path.as_bytes()));
             prop_assert!(matches!(&all[3], Field::Scheme(v) if v == path.as_bytes()));
-            prop_assert!(matches!(&all[4], Field::Authority(v) if v == path.as_bytes()));
-            prop_assert!(matches!(&all[5], Field::Protocol(v) if v == path.as_bytes()));
-            prop_assert_eq!(all.len(), 6 + fields.len());
-            for (got, (name, value)) in all[6..].iter().zip(&fields) {
-                prop_assert!(matches!(got, Field::Header(n, v) if n.as_str() == name && v.as_bytes() == value.as_bytes()));
+            prop_assert!(matches!(&all[4], Field::Protocol(v) if v == path.as_bytes()));
+        }
+
+        /// Both tables stay in step, whatever repeats, is evicted or resized.
+        #[test]
+        fn fields_arrive_over_many_blocks(
+            blocks in proptest::collection::vec(
+                (
+                    proptest::option::weighted(0.1, 0u32..6_000),
+                    proptest::collection::vec((0usize..12, "[a-z]{1,2}", 0usize..300), 0..8),
+                    "[a-z]{1,2}",
+                ),
+                1..60,
+            ),
+        ) {
+            let names = [
+                "user-agent", "accept", "x-a", "x-b", "x-request-id", "date", "cookie", "content-length", "x-forwarded-proto",
+                "server", "authorization", "a-rather-long-name-that-nobody-has",
+            ];
+            let (mut encoder, mut decoder) = (Encoder::default(), Decoder::new(4096));
+            for (size, fields, authority) in &blocks {
+                if let Some(size) = size {
+                    encoder.resize(*size);
+                }
+                let mut out = Vec::new();
+                encoder.begin(&mut out);
+                encoder.authority(&mut out, &HeaderValue::from_bytes(authority.as_bytes()).unwrap());
+                let mut want = vec![(":authority".to_owned(), authority.clone())];
+                for (name, value, longer) in fields {
+                    let name = HeaderName::from_static(names[*name]);
+                    let value = format!("{value}{}", "-".repeat(*longer / 100 * 100));
+                    encoder.field(&mut out, &name, &HeaderValue::from_bytes(value.as_bytes()).unwrap());
+                    want.push((name.as_str().to_owned(), value));
+                }
+                let mut got = Vec::new();
+                decoder
+                    .decode(&out, |field| {
+                        got.push(match field {
+                            Field::Header(n, v) => (n.as_str().to_owned(), String::from_utf8_lossy(v.as_bytes()).into_owned()),
+                            Field::Authority(v) => (":authority".to_owned(), String::from_utf8_lossy(&v).into_owned()),
+                            other => (format!("{other:?}"), String::new()),
+                        });
+                    })
+                    .map_err(|_| TestCaseError::fail("the tables differ"))?;
+                prop_assert_eq!(got, want);
             }
         }
     }

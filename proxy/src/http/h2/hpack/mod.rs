@@ -1,7 +1,6 @@
 //! HPACK, the header compression of HTTP/2 (RFC 7541).
 //!
-//! Decoding keeps the peer's dynamic table. Encoding has none: what it saves on the wire costs both sides more in keeping it
-//! up, and memory for every connection; names and common fields come from the static table.
+//! No I/O, no knowledge of frames. Both sides keep a dynamic table, which lives as long as the connection.
 
 mod decode;
 mod encode;
@@ -9,7 +8,7 @@ mod huffman;
 mod table;
 
 pub(super) use decode::Decoder;
-pub(super) use encode::{begin, field, method, pseudo, status};
+pub(super) use encode::{Encoder, method, pseudo, status};
 pub(super) use table::Field;
 
 /// The header block breaks the rules of compression, which costs the connection.
