@@ -30,7 +30,7 @@ use crate::http::body::BodyError;
 pub(super) const HIGH_WATER: usize = 128 << 10;
 
 /// Streams that were reset from here and whose late frames are still let pass.
-const REMEMBERED: usize = 256;
+const REMEMBERED: usize = 1024;
 
 /// Which end this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -166,8 +166,9 @@ impl Core {
 
     /// A frame for a stream that is not there: one that was, or one that nobody began.
     fn without_stream(&self, id: u32) -> Done {
-        if self.reset.contains(&id) {
-            // It was under way when we reset the stream.
+        // It was under way when we reset the stream. Of a server's late frames nothing else depends on which it was: requests of
+        // others are on this connection too.
+        if self.reset.contains(&id) || (self.options.role == Role::Client && self.was_begun(id)) {
             return Ok(());
         }
         Err(Connection(if self.was_begun(id) { Reason::STREAM_CLOSED } else { Reason::PROTOCOL_ERROR }))
