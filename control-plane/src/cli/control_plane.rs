@@ -28,17 +28,17 @@ pub(super) struct Options {
     /// Directory of YAML and JSON files, followed as they change
     #[arg(long, value_name = "DIR")]
     config_dir: PathBuf,
-    /// xDS without TLS
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15010")]
+    /// xDS without TLS; asks nobody who they are, and hands out secrets
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
     grpc_addr: SocketAddr,
     /// xDS over TLS; only with --tls-cert
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15012", requires = "tls_cert")]
     secure_grpc_addr: SocketAddr,
-    /// Health, debug pages and metrics
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    /// Health, debug pages and metrics; asks nobody who they are
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     http_addr: SocketAddr,
     /// The same once more, where Istio has its metrics
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15014")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     monitoring_addr: SocketAddr,
     /// Certificate chain for xDS over TLS, as PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
