@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AccessLog, AccessLogFilter, Cidr, Cors, HeaderMatcher, HeaderMutations, LogFormat, PerMillion, Rds, RouteConfig,
-    StringMatcher,
+    AccessLog, AccessLogFilter, Cidr, Cors, Fault, HeaderMatcher, HeaderMutations, LogFormat, PerMillion, Rds,
+    RouteConfig, StringMatcher,
 };
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
@@ -470,6 +470,8 @@ pub enum HttpFilterKind {
     HealthCheck(HealthCheckFilter),
     /// `buffer.v3.Buffer`: `max_request_bytes`.
     Buffer(u64),
+    /// `fault.v3.HTTPFault`.
+    Fault(Box<Fault>),
     /// `grpc_web.v3.GrpcWeb`.
     GrpcWeb,
     /// `grpc_stats.v3.FilterConfig`.
@@ -568,4 +570,6 @@ pub enum PerFilterConfig {
     HeaderMutation(Box<HeaderMutationFilter>),
     /// `buffer.v3.BufferPerRoute`: the new limit.
     Buffer(u64),
+    /// `fault.v3.HTTPFault`.
+    Fault(Box<Fault>),
 }

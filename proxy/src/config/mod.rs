@@ -9,6 +9,7 @@
 mod access_log;
 mod cluster;
 mod error;
+mod fault;
 pub mod from_file;
 pub mod from_xds;
 mod http;
@@ -23,6 +24,7 @@ mod tls;
 pub use access_log::*;
 pub use cluster::*;
 pub use error::*;
+pub use fault::*;
 pub use http::*;
 pub use listener::*;
 pub use matcher::*;
@@ -210,6 +212,12 @@ pub struct RuntimeFraction {
 }
 
 impl RuntimeFraction {
+    /// The share that is `numerator` over the configured denominator, but no more than the default.
+    pub fn at_most(&self, numerator: u64) -> PerMillion {
+        let parts = numerator.saturating_mul(u64::from(1_000_000 / self.denominator.max(1)));
+        PerMillion(u32::try_from(parts).unwrap_or(u32::MAX).min(self.default.0))
+    }
+
     /// A fraction without a runtime key.
     pub fn fixed(default: PerMillion) -> Self {
         RuntimeFraction { default, key: String::new(), denominator: 1_000_000 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
 
-use super::filter::FilteredBody;
+use super::filter::{FilteredBody, LimitedBody};
 use super::h1::client::H1Conn;
 use super::h2::client::H2Body;
 use super::h2::server::H2Recv;
@@ -76,6 +76,8 @@ pub enum Body {
     Filtered(Box<FilteredBody>),
     /// A response with time limits of its own.
     Timed(Box<TimedBody>),
+    /// A response that goes out slowly.
+    Limited(Box<LimitedBody>),
 }
 
 impl Body {
@@ -93,7 +95,7 @@ impl Body {
             Body::H2(b) => b.is_end(),
             Body::H2Recv(b) => b.is_end(),
             Body::Timed(b) => b.is_end(),
-            Body::Pipe(_) | Body::Replay(_) | Body::Filtered(_) => false,
+            Body::Pipe(_) | Body::Replay(_) | Body::Filtered(_) | Body::Limited(_) => false,
         }
     }
 
@@ -129,6 +131,7 @@ impl Body {
             Body::Replay(r) => r.poll_frame(cx),
             Body::Filtered(f) => f.poll_frame(cx),
             Body::Timed(t) => t.poll_frame(cx),
+            Body::Limited(l) => l.poll_frame(cx),
         }
     }
 
@@ -164,6 +167,7 @@ impl std::fmt::Debug for Body {
             Body::Replay(_) => "Replay",
             Body::Filtered(_) => "Filtered",
             Body::Timed(_) => "Timed",
+            Body::Limited(_) => "Limited",
         })
     }
 }

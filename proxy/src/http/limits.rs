@@ -95,6 +95,8 @@ pub struct Shared {
     max: AtomicU64,
     /// Milliseconds from the request's end; 0: none.
     route: AtomicU64,
+    /// Milliseconds for which filters held the request.
+    held: AtomicU64,
     /// Milliseconds; 0: as for idleness.
     flush: AtomicU64,
     expired: AtomicU8,
@@ -159,8 +161,10 @@ impl Shared {
         }
     }
 
-    /// The time the upstream has for its whole answer, from the end of the request on.
-    pub fn answer_within(&self, limit: Option<Duration>) {
+    /// The time the upstream has for its whole answer, from the end of the request on, but not before that is sent to it: filters
+    /// have `held` it for so long.
+    pub fn answer_within(&self, limit: Option<Duration>, held: Duration) {
+        self.held.store(millis(Some(held)), Relaxed);
         self.route.store(millis(limit), Relaxed);
     }
 
@@ -272,7 +276,9 @@ impl Clock {
     }
 
     fn answer_by(&self) -> Option<Instant> {
-        self.uploaded?.checked_add(duration(&self.shared.route)?)
+        let limit = duration(&self.shared.route)?;
+        let sent = self.began.checked_add(Duration::from_millis(self.shared.held.load(Relaxed)))?;
+        self.uploaded?.max(sent).checked_add(limit)
     }
 
     /// The limit behind the deadline that has passed, told to the request too.
@@ -318,7 +324,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_answer_has_its_time_from_the_end_of_the_request() {
         let shared = Arc::new(Shared::default());
-        shared.answer_within(Some(Duration::from_secs(2)));
+        shared.answer_within(Some(Duration::from_secs(2)), Duration::ZERO);
         let began = Instant::now();
         let mut clock = Clock { shared, began, idle_at: None, request_by: None, uploaded: None, flushing: false };
         assert_eq!(clock.deadline(false), None);
@@ -328,6 +334,16 @@ mod tests {
         assert_eq!(clock.deadline(true), Some(began + Duration::from_secs(5)));
         assert_eq!(clock.expire(), Expiry::Route);
         assert_eq!(clock.shared.expired().await, Expiry::Route);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_filters_take_is_not_the_upstreams_time() {
+        let shared = Arc::new(Shared::default());
+        let began = Instant::now();
+        let mut clock = Clock { shared, began, idle_at: None, request_by: None, uploaded: None, flushing: false };
+        assert_eq!(clock.deadline(true), None);
+        clock.shared.answer_within(Some(Duration::from_secs(2)), Duration::from_secs(7));
+        assert_eq!(clock.deadline(true), Some(began + Duration::from_secs(9)));
     }
 
     #[tokio::test(start_paused = true)]

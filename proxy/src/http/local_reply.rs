@@ -61,7 +61,8 @@ pub fn with_headers(
         }
     }
     super::manager::finish_response(&mut ctx, &mut head, true);
-    Reply { close, ..Reply::new(ctx, head, Body::from_bytes(body), true) }
+    let body = super::filter::limit(&ctx, Body::from_bytes(body), None);
+    Reply { close, ..Reply::new(ctx, head, body, true) }
 }
 
 /// Whether the request is gRPC, by its content type.

@@ -171,7 +171,13 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
     };
     let limits = ctx.limits.clone();
     limits.of_route(f.config.idle_timeout, Timeouts::stream(&mut ctx, f), f.config.flush_timeout);
-    limits.answer_within(fw.timeouts.route);
+    // Without filters nothing held it.
+    let held = if ctx.conn.manager.chain.is_empty() {
+        Duration::ZERO
+    } else {
+        crate::clock::now().saturating_duration_since(ctx.info.start)
+    };
+    limits.answer_within(fw.timeouts.route, held);
     if ctx.conn.manager.config.proxy_100_continue {
         ctx.info.interim = Some(ctx.limits.clone());
     }

@@ -33,6 +33,8 @@ pub struct StreamCtx {
     pub random: u64,
     /// The `grpc_web` filter took it: whether the answer is base64.
     pub grpc_web: Option<bool>,
+    /// Faults it was given.
+    pub faults: Option<Box<super::filter::ActiveFaults>>,
     /// Its attempt's place among the requests under way.
     pub books: Option<Books>,
     /// Time limits, shared with the codec.
@@ -93,6 +95,7 @@ impl StreamCtx {
             internal: false,
             random,
             grpc_web: None,
+            faults: None,
             books: None,
             limits: Arc::default(),
             local_body: String::new(),

@@ -30,6 +30,12 @@ impl Entry {
         Entry { raw: raw.to_owned(), integer, double, flag, fraction: fraction_text(text) }
     }
 
+    /// Numerator and denominator, where the value can be a share of requests.
+    pub(super) fn share(&self) -> Option<(u32, u32)> {
+        // A whole number is a percentage, whatever the default's denominator; one beyond 100 is always.
+        self.fraction.or_else(|| self.integer.map(|n| (n.min(100) as u32, 100)))
+    }
+
     /// Reads a value of a static layer.
     pub(super) fn from_json(value: &Json) -> Entry {
         match value {

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::Snapshot;
+use super::entry::Entry;
 use crate::config::PerMillion;
 
 /// What a value is without an override.
@@ -31,12 +32,7 @@ impl Slot {
     fn resolve(&self, snapshot: &Snapshot) {
         let entry = snapshot.entry(&self.key).filter(|_| !self.key.is_empty());
         let bits = match self.kind {
-            Kind::Fraction(default) => pack(match entry {
-                Some(entry) if entry.fraction.is_some() => entry.fraction.unwrap_or_default(),
-                // A whole number is a percentage, whatever the default's denominator; one beyond 100 is always.
-                Some(entry) if entry.integer.is_some() => (entry.integer.unwrap_or_default().min(100) as u32, 100),
-                _ => (default.0, 1_000_000),
-            }),
+            Kind::Fraction(default) => pack(entry.and_then(Entry::share).unwrap_or((default.0, 1_000_000))),
             Kind::Flag(default) => entry.and_then(|e| e.flag).unwrap_or(default).into(),
             Kind::Integer(default) => entry.and_then(|e| e.integer).unwrap_or(default),
             Kind::Double(default) => entry.and_then(|e| e.double).unwrap_or(default).to_bits(),

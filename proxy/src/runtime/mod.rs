@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::config::{RuntimeFlag, RuntimeFraction, RuntimeLayer, RuntimeLayerKind};
+use crate::config::{PerMillion, RuntimeFlag, RuntimeFraction, RuntimeLayer, RuntimeLayerKind};
 use crate::stats::{Counter, Gauge, Scope};
 
 use self::entry::Entry;
@@ -237,6 +237,18 @@ impl Snapshot {
     /// The value that counts for a key, as it was written.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.entry(key).map(|entry| entry.raw.as_str())
+    }
+
+    /// The whole number of a key that is not known before it is asked for; else [`Runtime::integer`] is faster.
+    pub fn integer(&self, key: &str) -> Option<u64> {
+        self.entry(key).and_then(|entry| entry.integer)
+    }
+
+    /// The share of requests of a key that is not known before it is asked for; else [`Runtime::fraction`] is faster.
+    pub fn share(&self, key: &str) -> Option<PerMillion> {
+        let (numerator, denominator) = self.entry(key)?.share()?;
+        let parts = u64::from(numerator) * 1_000_000 / u64::from(denominator.max(1));
+        Some(PerMillion(u32::try_from(parts).unwrap_or(u32::MAX)))
     }
 
     fn entry(&self, key: &str) -> Option<&Entry> {

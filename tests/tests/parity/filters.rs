@@ -1,4 +1,4 @@
-//! HTTP filters: CORS, buffer, health check, header mutation, fault, local rate limit, RBAC.
+//! HTTP filters: CORS, buffer, health check, header mutation, local rate limit, RBAC.
 
 use anyhow::Result;
 use weft_tests::config::Config;
@@ -150,23 +150,6 @@ fn small_filters() -> Result<()> {
                 "http.buffer.buffer.rq_timeout",
             ]),
         );
-    run(&group)
-}
-
-#[test]
-fn fault() -> Result<()> {
-    let fault = r#"
-        - name: envoy.filters.http.fault
-          typed_config:
-            "@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault
-            abort: {http_status: 418, percentage: {numerator: 100}}
-            headers: [{name: x-fault, present_match: true}]
-        "#;
-    let config = Config::new().http("fault", &listener(fault, "")).cluster("a", "");
-    let group = Group::new("fault", config)
-        .step("aborted", get("fault", "/", &["x-fault: 1"]))
-        .step("not", get("fault", "/", &[]))
-        .step("counters", stats(&["http.fault.fault.aborts_injected"]));
     run(&group)
 }
 

@@ -9,7 +9,7 @@ use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager
 
 use super::ctx::{Ctx, Out, type_name};
 use super::network_filter::terminal_last;
-use super::{access_log, headers, matcher, value};
+use super::{access_log, fault, headers, matcher, value};
 use crate::config::{
     AppendAction, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter, HttpFilter, HttpFilterKind, PerMillion,
     QueryMutation, RouterFilter,
@@ -53,6 +53,7 @@ fn extension(kind: &HttpFilterKind) -> (&'static str, bool) {
         HttpFilterKind::HeaderMutation(_) => ("envoy.filters.http.header_mutation", false),
         HttpFilterKind::HealthCheck(_) => ("envoy.filters.http.health_check", false),
         HttpFilterKind::Buffer(_) => ("envoy.filters.http.buffer", false),
+        HttpFilterKind::Fault(_) => ("envoy.filters.http.fault", false),
         HttpFilterKind::GrpcWeb => ("envoy.filters.http.grpc_web", false),
         HttpFilterKind::GrpcStats(_) => ("envoy.filters.http.grpc_stats", false),
     }
@@ -99,6 +100,9 @@ fn kind(c: &Ctx<'_>, any: &weft_proto::pb::google::protobuf::Any) -> Option<Out<
         }
         "envoy.extensions.filters.http.buffer.v3.Buffer" => {
             c.unpack(any).and_then(|b| buffer(c, &b)).map(HttpFilterKind::Buffer)
+        }
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
+            c.unpack(any).and_then(|f| fault::fault(c, &f)).map(|f| HttpFilterKind::Fault(Box::new(f)))
         }
         "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Ok(HttpFilterKind::GrpcWeb),
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {

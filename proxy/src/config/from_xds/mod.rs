@@ -16,6 +16,7 @@ mod cors;
 mod ctx;
 mod discovery;
 mod endpoint;
+mod fault;
 mod filter_chain;
 mod filter_chain_match;
 mod hash_policy;

@@ -7,7 +7,7 @@ use weft_proto::pb::envoy::extensions::filters::http::{buffer::v3 as buffer, hea
 use weft_proto::pb::google::protobuf::Any;
 
 use super::ctx::{Ctx, Out, type_name};
-use super::{cors, http_filter};
+use super::{cors, fault, http_filter};
 use crate::config::{PerFilter, PerFilterConfig};
 
 /// Filters known here that take nothing per route.
@@ -61,6 +61,9 @@ fn config(c: &Ctx<'_>, name: &str, any: &Any, optional: bool) -> Out<Option<PerF
                 Some(O::Disabled(false)) => return c.field("disabled").refuse("value must equal true"),
                 Some(O::Buffer(b)) => PerFilterConfig::Buffer(http_filter::buffer(&c.field("buffer"), b)?),
             }
+        }
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
+            PerFilterConfig::Fault(Box::new(fault::fault(c, &c.unpack(any)?)?))
         }
         _ if optional => {
             c.skip(format!("the optional configuration of filter '{name}' is unknown and left out"));

@@ -5,12 +5,15 @@
 
 mod buffer;
 mod cors;
+mod fault;
 mod grpc_stats;
 mod grpc_web;
 mod health_check;
 mod trailers;
 
 pub use self::cors::Policy;
+pub(in crate::http) use self::fault::limit;
+pub use self::fault::{Active as ActiveFaults, LimitedBody};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -51,6 +54,7 @@ enum Kind {
     HeaderMutation(Mutating),
     HealthCheck(health_check::HealthCheck),
     Buffer(u64),
+    Fault(Box<fault::Fault>),
     GrpcWeb,
     GrpcStats(grpc_stats::GrpcStats),
 }
@@ -81,6 +85,7 @@ enum Override {
     Cors(Arc<Policy>),
     HeaderMutation(Mutating),
     Buffer(u64),
+    Fault(Box<fault::Settings>),
 }
 
 /// The filters of a connection manager.
@@ -118,6 +123,7 @@ impl Chain {
                 HttpFilterKind::HeaderMutation(c) => Kind::HeaderMutation(Mutating::new(c)?),
                 HttpFilterKind::HealthCheck(c) => Kind::HealthCheck(health_check::HealthCheck::new(c, scope, parts)?),
                 HttpFilterKind::Buffer(max) => Kind::Buffer(*max),
+                HttpFilterKind::Fault(c) => Kind::Fault(Box::new(fault::Fault::new(&f.name, c, scope, &parts.runtime))),
                 HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
                 HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
             };
@@ -186,6 +192,7 @@ fn compile(c: &PerFilterConfig, runtime: &Runtime) -> Result<Override, ConfigErr
         PerFilterConfig::Cors(c) => Override::Cors(Arc::new(Policy::new(c, runtime))),
         PerFilterConfig::HeaderMutation(m) => Override::HeaderMutation(Mutating::new(m)?),
         PerFilterConfig::Buffer(max) => Override::Buffer(*max),
+        PerFilterConfig::Fault(c) => Override::Fault(Box::new(fault::Settings::new(c, runtime))),
     })
 }
 
@@ -234,6 +241,11 @@ impl Filter {
                     .unwrap_or(*max);
                 buffer::request(ctx, body, max).await
             }
+            Kind::Fault(f) => match f.plan(&ctx, fault_settings(&ctx, i)) {
+                // Few requests have faults: the others' futures should not be larger for it.
+                Some(faults) => Box::pin(f.inject(ctx, body, i, faults)).await,
+                None => Flow::Continue(ctx, body),
+            },
             Kind::GrpcWeb => grpc_web::request(ctx, body),
             Kind::GrpcStats(g) => {
                 let body = g.request(&ctx, body);
@@ -264,6 +276,7 @@ impl Filter {
                 h.response(ctx, head);
                 body
             }
+            Kind::Fault(_) => fault::limit(ctx, body, Some(i)),
             Kind::Buffer(_) => body,
         }
     }
@@ -316,6 +329,13 @@ fn mutate_query(list: &[config::QueryMutation], ctx: &mut StreamCtx) {
         }
     }
     ctx.request.path = if pairs.is_empty() { path } else { format!("{path}?{}", pairs.join("&")) };
+}
+
+/// The most specific settings that the request's route has for the fault filter `i`.
+fn fault_settings(ctx: &StreamCtx, i: usize) -> Option<&fault::Settings> {
+    slots(ctx, i)
+        .rev()
+        .find_map(|s| s.configs.iter().rev().find_map(|o| if let Override::Fault(f) = o { Some(&**f) } else { None }))
 }
 
 fn cors_policy(ctx: &StreamCtx, i: usize) -> Option<Arc<Policy>> {

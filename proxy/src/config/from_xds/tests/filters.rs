@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Doc, any, ext, refuses, router};
 use crate::config::{
-    AppendAction, HashPolicyKind, HeaderMutation, HttpFilterKind, NetworkFilterKind, PerFilterConfig, PerMillion,
-    QueryMutation, TcpCluster, TcpProxy,
+    AbortStatus, AppendAction, HashPolicyKind, HeaderMutation, HttpFilterKind, NetworkFilterKind, PerFilterConfig,
+    PerMillion, QueryMutation, TcpCluster, TcpProxy,
 };
 
 const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
@@ -14,6 +14,7 @@ const CORS_POLICY: &str = "envoy.extensions.filters.http.cors.v3.CorsPolicy";
 const MUTATION: &str = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
 const HEALTH: &str = "envoy.extensions.filters.http.health_check.v3.HealthCheck";
 const BUFFER: &str = "envoy.extensions.filters.http.buffer.v3.Buffer";
+const FAULT: &str = "envoy.extensions.filters.http.fault.v3.HTTPFault";
 const FILTER_CONFIG: &str = "envoy.config.route.v3.FilterConfig";
 const UNKNOWN: &str = "envoy.config.core.v3.Pipe";
 
@@ -254,6 +255,56 @@ fn health_check_and_grpc_stats() {
     let HttpFilterKind::GrpcStats(g) = &hcm.filters[1].kind else { panic!() };
     assert_eq!(g.allowlist, [("s".to_owned(), vec!["m".to_owned()])]);
     assert!(!g.all_methods);
+}
+
+#[test]
+fn faults() {
+    let fields = json!({
+        "delay": { "fixed_delay": "1.5s", "percentage": { "numerator": 3, "denominator": "TEN_THOUSAND" } },
+        "abort": { "grpc_status": 5 },
+        "abort_percent_runtime": "mine",
+        "response_rate_limit": { "fixed_limit": { "limit_kbps": "7" } },
+        "filter_metadata": { "a": 1 },
+    });
+    let hcm = http_filters(json!([ext("f", FAULT, fields), router()])).hcm();
+    let HttpFilterKind::Fault(f) = &hcm.filters[0].kind else { panic!() };
+    let delay = f.delay.as_ref().unwrap();
+    assert_eq!((delay.fixed, delay.share.default), (Some(Duration::from_millis(1500)), PerMillion(300)));
+    assert_eq!((delay.share.denominator, delay.share.key.as_str()), (10_000, "fault.http.delay.fixed_delay_percent"));
+    let abort = f.abort.as_ref().unwrap();
+    assert_eq!(
+        (abort.status, abort.share.default),
+        (AbortStatus::Grpc(5), PerMillion(0)),
+        "without a share none is hit"
+    );
+    assert_eq!((abort.share.key.as_str(), &abort.body[..]), ("mine", &b"fault filter abort"[..]));
+    assert_eq!(f.rate_limit.as_ref().unwrap().fixed.map(u64::from), Some(7));
+    assert_eq!((f.max_active, f.metadata.clone()), (None, json!({ "a": 1 })));
+
+    let bad = [
+        (json!({ "delay": {} }), "delay", "a delay is required: fixed_delay or header_delay"),
+        (json!({ "delay": { "fixed_delay": "0s" } }), "delay.fixed_delay", "value must be greater than 0s"),
+        (json!({ "abort": {} }), "abort", "an answer is required: http_status, grpc_status or header_abort"),
+        (json!({ "abort": { "http_status": 199 } }), "abort.http_status", "value must be inside range [200, 600)"),
+        (json!({ "abort": { "http_status": 600 } }), "abort.http_status", "value must be inside range [200, 600)"),
+        (
+            json!({ "response_rate_limit": {} }),
+            "response_rate_limit",
+            "a limit is required: fixed_limit or header_limit",
+        ),
+        (
+            json!({ "response_rate_limit": { "fixed_limit": {} } }),
+            "response_rate_limit.fixed_limit.limit_kbps",
+            "value must be greater than or equal to 1",
+        ),
+    ];
+    for (fields, path, reason) in bad {
+        http_filters(json!([ext("f", FAULT, fields.clone()), router()]))
+            .refused(&format!("$hcm.http_filters[0].typed_config.{path}"), reason);
+        Doc::new()
+            .set("$route.typed_per_filter_config", json!({ "f": any(FAULT, fields) }))
+            .refused(&format!("$route.typed_per_filter_config[\"f\"].{path}"), reason);
+    }
 }
 
 #[test]
