@@ -1,5 +1,7 @@
 //! 1,000 services with 10 endpoints each and 1,000 simulated proxies, each of another workload, on one machine: how long an endpoint
-//! change takes to reach and be accepted by all, what a change of routes takes, and what a connected proxy costs.
+//! change takes to reach and be accepted by all, what changes of routes and services take, what all connecting at once takes, and
+//! what a connected proxy costs. A change counts from the text of its file to the last answer. The time that processors worked for
+//! it says how much of that was the simulated proxies', which share them.
 //!
 //! `cargo bench -p weft --bench scale`; `WEFT_SCALE=100` for fewer. The proxies are a process of their own.
 
@@ -93,14 +95,36 @@ impl Mesh {
         changes
     }
 
-    /// Publishes, and waits until all have accepted.
-    async fn converge(&self, changes: Changes, streams: usize) -> Result<Duration> {
+    /// Takes a file over, publishes, and waits until all have accepted.
+    async fn converge(&mut self, name: &str, text: &str, streams: usize) -> Result<(Changes, Took)> {
+        let (started, ours) = (Instant::now(), processor_time("self")?);
+        let changes = self.put(name, text);
+        let applied = started.elapsed();
         let shared = self.shared.as_ref().context("not served")?;
-        let started = Instant::now();
-        let sequence = shared.publish(Arc::new(self.world.clone()), changes, started);
+        let sequence = shared.publish(Arc::new(self.world.clone()), changes.clone(), started);
         all(shared, sequence, streams).await?;
-        Ok(started.elapsed())
+        Ok((changes, Took { whole: started.elapsed(), applied, ours: processor_time("self")? - ours }))
     }
+}
+
+/// What a change took.
+#[derive(Clone, Copy)]
+struct Took {
+    whole: Duration,
+    /// From the text of the file to a world.
+    applied: Duration,
+    /// The time processors worked for this process.
+    ours: Duration,
+}
+
+/// The time processors have worked for a process.
+fn processor_time(process: &str) -> Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name may have spaces; user and system time are the 12th and 13th field after it, in hundredths of a second.
+    let (_, fields) = stat.rsplit_once(')').context("stat")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
+    Ok(Duration::from_millis(ticks * 10))
 }
 
 /// Waits until all streams have accepted a world.
@@ -159,39 +183,64 @@ async fn measure() -> Result<()> {
     all(&shared, 1, 1).await?;
     let base = resident_kib()?;
     drop(first);
-    let started = Instant::now();
-    let _proxies = spawn(address, size)?;
+    let (started, ours) = (Instant::now(), processor_time("self")?);
+    let proxies = spawn(address, size)?;
     all(&shared, 1, size).await?;
     let connected = resident_kib()?;
     let per_proxy = (connected - base) as f64 / size as f64;
-    println!("{size} proxies of {} kinds connected and synced in {:.2?}", shared.cache.len(), started.elapsed());
+    println!(
+        "{size} proxies of {} scopes and {} kinds connected at once and synced in {:.2?}; processor time {:.2?}, theirs {:.2?}",
+        shared.cache.scopes(),
+        shared.cache.len(),
+        started.elapsed(),
+        processor_time("self")? - ours,
+        processor_time(&proxies.0.id().to_string())?,
+    );
     println!("memory: {} MiB, {per_proxy:.1} KiB for each proxy more", connected / 1024);
 
-    let mut times = Vec::new();
+    let their_time = || processor_time(&proxies.0.id().to_string());
+    let (mut times, theirs) = (Vec::new(), their_time()?);
     for moved in 1..=CHANGES {
         let number = moved % size;
-        let changes = mesh.put(&format!("{number}.yaml"), &service(number, moved));
-        ensure!(!changes.everything && changes.endpoints.len() == 1, "{changes:?}");
-        times.push(mesh.converge(changes, size).await?);
+        let (changes, took) = mesh.converge(&format!("{number}.yaml"), &service(number, moved), size).await?;
+        ensure!(changes == Changes { endpoints: changes.endpoints.clone(), ..Changes::default() }, "{changes:?}");
+        ensure!(changes.endpoints.len() == 1, "{changes:?}");
+        times.push(took);
     }
-    report("an endpoint of one service moves", &mut times);
+    report("an endpoint of one service moves", &mut times, their_time()? - theirs);
 
-    let mut times = Vec::new();
-    for timeout in 1..=3 {
-        let changes = mesh.put("route.yaml", &route(timeout));
-        times.push(mesh.converge(changes, size).await?);
+    let (mut times, theirs) = (Vec::new(), their_time()?);
+    for timeout in 1..=5 {
+        times.push(mesh.converge("route.yaml", &route(timeout), size).await?.1);
     }
-    report("a route changes", &mut times);
+    report("a route changes", &mut times, their_time()? - theirs);
+
+    let (mut times, theirs) = (Vec::new(), their_time()?);
+    for number in 0..5 {
+        let text = service(number, 0).replace("port: 8080}]}\n---", "port: 8080, appProtocol: http2}]}\n---");
+        times.push(mesh.converge(&format!("{number}.yaml"), &text, size).await?.1);
+    }
+    report("a service changes", &mut times, their_time()? - theirs);
     println!("memory at the end: {} MiB", resident_kib()? / 1024);
     stop.cancel();
     server.await??;
     Ok(())
 }
 
-fn report(what: &str, times: &mut [Duration]) {
-    times.sort();
+/// `theirs`: the processor time of the proxies for all of the changes.
+fn report(what: &str, times: &mut [Took], theirs: Duration) {
+    times.sort_by_key(|took| took.whole);
     let (median, most) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("{what}: accepted by all after {median:.2?} at the median, {most:.2?} at most, of {}", times.len());
+    let count = u32::try_from(times.len()).unwrap_or(u32::MAX);
+    println!(
+        "{what}: accepted by all after {:.2?} at the median, {:.2?} at most, of {count}; {:.1?} of it until there is a world; \
+         processor time {:.2?}, theirs {:.2?}",
+        median.whole,
+        most.whole,
+        median.applied,
+        times.iter().map(|took| took.ours).sum::<Duration>() / count,
+        theirs / count,
+    );
 }
 
 fn spawn(address: SocketAddr, count: usize) -> Result<Proxies> {

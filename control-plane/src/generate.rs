@@ -9,20 +9,38 @@ use std::sync::Arc;
 use crate::node::Proxy;
 use crate::resource::Resources;
 
-/// An immutable state of the world that can say what each proxy gets.
+/// An immutable state of the world that can say what each proxy gets: what it has in common with others, and its own over it.
 pub trait Generator: Send + Sync + 'static {
-    /// Proxies with an equal key get equal resources, so they are generated once for all of them.
+    /// Proxies of one scope have equal resources in common, so these are generated once for all of them.
+    type Scope: Clone + Eq + Hash + Send + Sync + 'static;
+    /// Proxies with an equal key have equal resources of their own.
     type Key: Clone + Eq + Hash + Send + Sync + 'static;
 
-    /// The key of a proxy in this state. [`Proxy::scope`] is always right; a coarser one shares more.
+    /// The scope of a proxy in this state.
+    fn scope(&self, proxy: &Proxy) -> Self::Scope;
+
+    /// The key of what a proxy has of its own in this state.
     fn key(&self, proxy: &Proxy) -> Self::Key;
 
-    /// What the proxy gets. It must not depend on anything of the proxy that [`Self::key`] does not.
+    /// A part of what the proxy gets. It must not depend on anything of the proxy that the scope or the key does not.
     ///
-    /// `previous` is what a proxy with this key got in an earlier state, and `changes` all that has changed since: whatever
-    /// they do not touch should be taken over from there. It is `None` for a key that is new. That what is equal is kept once,
-    /// the cache sees to.
-    fn generate(&self, proxy: &Proxy, update: Option<Update<'_>>) -> Resources;
+    /// `update` has what a proxy with the same scope or key got in an earlier state, and all that has changed since: whatever that
+    /// does not touch should be taken over from there. It is `None` for one that is new. That what is equal is kept once, the
+    /// cache sees to.
+    fn generate(&self, part: Part, proxy: &Proxy, update: Option<Update<'_>>) -> Resources;
+
+    /// Whether changes touch what a proxy has of its own, if its key is what it was. That it is cheap to ask counts: it is asked
+    /// for every proxy after every change.
+    fn touches_own(&self, key: &Self::Key, changes: &Changes) -> bool;
+}
+
+/// A part of what a proxy gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What it has in common with all of its scope.
+    Shared,
+    /// What lies over that.
+    Own,
 }
 
 /// What a generation can start from.
@@ -30,7 +48,7 @@ pub trait Generator: Send + Sync + 'static {
 pub struct Update<'a> {
     /// What has changed since `previous` was generated.
     pub changes: &'a Changes,
-    /// What the same key got then.
+    /// What the same scope or key got then.
     pub previous: &'a Resources,
 }
 
@@ -39,7 +57,11 @@ pub struct Update<'a> {
 pub struct Changes {
     /// Anything may differ; the other fields say nothing.
     pub everything: bool,
-    /// Hosts of which nothing but the endpoints differs: only EDS is touched.
+    /// Hosts of whose services anything may differ: their clusters, endpoints, and what their workloads accept.
+    pub hosts: BTreeSet<Arc<str>>,
+    /// Routes may differ, and the listeners that lead to them.
+    pub routes: bool,
+    /// Hosts whose endpoints differ: only EDS is touched.
     pub endpoints: BTreeSet<Arc<str>>,
     /// Secrets that differ, by resource name: only SDS is touched.
     pub secrets: BTreeSet<Arc<str>>,
@@ -55,13 +77,26 @@ impl Changes {
     /// Whether nothing differs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.everything && self.endpoints.is_empty() && self.secrets.is_empty()
+        *self == Self::default()
     }
 
     /// Adds what came later.
     pub fn merge(&mut self, later: Self) {
         self.everything |= later.everything;
+        self.routes |= later.routes;
+        self.hosts.extend(later.hosts);
         self.endpoints.extend(later.endpoints);
         self.secrets.extend(later.secrets);
+        *self = std::mem::take(self).settled();
+    }
+
+    /// The same in its shortest form.
+    #[must_use]
+    pub fn settled(mut self) -> Self {
+        if self.everything {
+            return Self::everything();
+        }
+        self.endpoints.retain(|host| !self.hosts.contains(host));
+        self
     }
 }

@@ -85,23 +85,6 @@ pub struct Proxy {
     pub client_features: BTreeSet<String>,
 }
 
-/// What proxies have in common that get the same resources.
-///
-/// It is everything of a [`Proxy`] that generation may look at but its identity: two pods of one Deployment share it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Scope {
-    kind: ProxyKind,
-    namespace: String,
-    domain: String,
-    labels: BTreeMap<String, String>,
-    service_account: String,
-    network: String,
-    locality: Locality,
-    /// The rest of the metadata, as text.
-    metadata: String,
-    client_features: BTreeSet<String>,
-}
-
 /// Why a node is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NodeError {
@@ -185,35 +168,6 @@ impl Proxy {
     #[must_use]
     pub fn metadata_text(&self, key: &str) -> &str {
         self.metadata.get(key).and_then(Json::as_str).unwrap_or_default()
-    }
-
-    /// What it shares with all proxies that get the same resources.
-    #[must_use]
-    pub fn scope(&self) -> Scope {
-        /// Metadata that is a proxy's own, or that has a field of its own in the scope.
-        const OWN: [&str; 8] = [
-            "INSTANCE_IPS",
-            "LABELS",
-            "NAME",
-            "NAMESPACE",
-            "NETWORK",
-            "PROXY_CONFIG",
-            "SERVICE_ACCOUNT",
-            "ANNOTATIONS",
-        ];
-        let rest: BTreeMap<&String, &Json> =
-            self.metadata.iter().filter(|(key, _)| !OWN.contains(&key.as_str())).collect();
-        Scope {
-            kind: self.kind,
-            namespace: self.namespace.clone(),
-            domain: self.domain.clone(),
-            labels: self.labels.clone(),
-            service_account: self.service_account.clone(),
-            network: self.network.clone(),
-            locality: self.locality.clone(),
-            metadata: serde_json::to_string(&rest).unwrap_or_default(),
-            client_features: self.client_features.clone(),
-        }
     }
 }
 

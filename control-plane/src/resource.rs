@@ -7,11 +7,12 @@
 //! what it holds is sent only what differs.
 
 mod canonical;
+mod set;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+pub use set::ResourceSet;
+
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -171,153 +172,6 @@ impl Resource {
     }
 }
 
-/// The resources of one type that a proxy may have, by name.
-///
-/// Two sets have the same version exactly if they hold the same names at the same versions.
-#[derive(Clone, Debug, Default)]
-pub struct ResourceSet {
-    resources: BTreeMap<Arc<str>, Arc<Resource>>,
-    /// A sum over the resources, so that a change costs what changed.
-    sum: u64,
-    /// How it differs from the set it replaced.
-    step: Option<Step>,
-}
-
-/// The names that are not the same in a set and the one that it replaced.
-#[derive(Clone, Debug)]
-struct Step {
-    from: Version,
-    names: Arc<[Arc<str>]>,
-}
-
-impl ResourceSet {
-    /// The version of the whole set.
-    #[must_use]
-    pub fn version(&self) -> Version {
-        Version::of((self.sum, self.resources.len()))
-    }
-
-    /// How many resources there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.resources.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.resources.is_empty()
-    }
-
-    /// The resource of this name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.resources.get(name)
-    }
-
-    /// All resources, sorted by name.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
-        self.resources.values()
-    }
-
-    /// Adds a resource, or replaces the one of its name. One that is equal to what is there is dropped: the old `Arc` stays.
-    pub fn insert(&mut self, resource: impl Into<Arc<Resource>>) {
-        let resource = resource.into();
-        if self.get(&resource.name).is_some_and(|held| held.version == resource.version) {
-            return;
-        }
-        self.step = None;
-        self.sum = self.sum.wrapping_add(term(&resource));
-        if let Some(replaced) = self.resources.insert(resource.name.clone(), resource) {
-            self.sum = self.sum.wrapping_sub(term(&replaced));
-        }
-    }
-
-    /// Takes a resource out.
-    pub fn remove(&mut self, name: &str) -> Option<Arc<Resource>> {
-        let removed = self.resources.remove(name)?;
-        self.step = None;
-        self.sum = self.sum.wrapping_sub(term(&removed));
-        Some(removed)
-    }
-
-    /// Takes `equal` for the resource that equals it.
-    pub(crate) fn replace(&mut self, equal: &Arc<Resource>) {
-        if let Some(slot) = self.resources.get_mut(&equal.name).filter(|slot| slot.version == equal.version) {
-            *slot = equal.clone();
-        }
-    }
-
-    /// Replaces each resource by the one of `previous` that equals it, and remembers which names differ.
-    pub fn reuse(&mut self, previous: &Self) {
-        for (name, resource) in &mut self.resources {
-            if let Some(held) = previous.get(name).filter(|held| held.version == resource.version) {
-                *resource = held.clone();
-            }
-        }
-        self.step = Some(Step { from: previous.version(), names: self.compare(previous).into() });
-    }
-
-    /// The names that were added, changed or removed between `earlier` and this set, sorted.
-    #[must_use]
-    pub fn changed_since(&self, earlier: &Self) -> Arc<[Arc<str>]> {
-        let version = earlier.version();
-        match &self.step {
-            _ if version == self.version() => Arc::default(),
-            Some(step) if step.from == version => step.names.clone(),
-            _ => self.compare(earlier).into(),
-        }
-    }
-
-    fn compare(&self, earlier: &Self) -> Vec<Arc<str>> {
-        let (mut ours, mut theirs) = (self.iter().peekable(), earlier.iter().peekable());
-        let mut names = Vec::new();
-        loop {
-            let order = match (ours.peek(), theirs.peek()) {
-                (None, None) => return names,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some(our), Some(their)) if Arc::ptr_eq(our, their) => Ordering::Equal,
-                (Some(our), Some(their)) => our.name.cmp(&their.name),
-            };
-            let our = if order.is_le() { ours.next() } else { None };
-            let their = if order.is_ge() { theirs.next() } else { None };
-            if our.map(|resource| resource.version) != their.map(|resource| resource.version)
-                && let Some(resource) = our.or(their)
-            {
-                names.push(resource.name.clone());
-            }
-        }
-    }
-}
-
-impl PartialEq for ResourceSet {
-    fn eq(&self, other: &Self) -> bool {
-        self.version() == other.version()
-    }
-}
-
-impl Eq for ResourceSet {}
-
-/// What a resource adds to the sum of a set.
-fn term(resource: &Resource) -> u64 {
-    resource.content().0
-}
-
-impl FromIterator<Resource> for ResourceSet {
-    fn from_iter<I: IntoIterator<Item = Resource>>(resources: I) -> Self {
-        resources.into_iter().map(Arc::new).collect()
-    }
-}
-
-impl FromIterator<Arc<Resource>> for ResourceSet {
-    fn from_iter<I: IntoIterator<Item = Arc<Resource>>>(resources: I) -> Self {
-        let mut set = Self::default();
-        resources.into_iter().for_each(|resource| set.insert(resource));
-        set
-    }
-}
-
 /// Everything one proxy may have: a set of each type. Cheap to clone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -343,5 +197,15 @@ impl Resources {
     /// The set of a type, to change it; it is copied if somebody else holds it.
     pub fn set_mut(&mut self, ty: ResourceType) -> &mut ResourceSet {
         Arc::make_mut(&mut self.sets[ty as usize])
+    }
+
+    /// These with `own` over them; of a name that both have, `own` has the one that counts.
+    #[must_use]
+    pub fn with(&self, own: &Self) -> Self {
+        let mut all = self.clone();
+        for (ty, set) in ResourceType::ALL.into_iter().zip(&own.sets).filter(|(_, set)| !set.is_empty()) {
+            all.set(ty, ResourceSet::over(self.get(ty), set));
+        }
+        all
     }
 }

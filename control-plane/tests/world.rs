@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use support::{as_json, load, load_files, sidecars, with_pods};
-use weft::generate::{Changes, Generator as _, Update};
+use weft::generate::{Changes, Generator as _, Part, Update};
 use weft::model::World;
-use weft::model::kinds::Object;
+use weft::model::kinds::{Kind, Object};
+use weft::node::{Proxy, ProxyKind};
 use weft::source::Change;
 use weft::translate::generate;
 
@@ -68,15 +69,60 @@ fn a_pod_that_goes_touches_endpoints_only() {
     let all = objects();
     let world = World::of(all.clone());
     let proxy = &sidecars(&all)["productpage-v1-0"];
-    let previous = generate(&world, proxy);
+    let previous = world.generate(Part::Shared, proxy, None);
     let gone = all.iter().find(|object| &*object.key.name == "reviews-v2-0").expect("a pod").key.clone();
     let (after, changes) = world.apply([Change::Deleted(gone)]);
     let hosts: Vec<&str> = changes.endpoints.iter().map(|host| &**host).collect();
     assert_eq!(hosts, ["reviews-v2.default.svc.cluster.local", "reviews.default.svc.cluster.local"]);
     assert_eq!(changes, Changes { endpoints: changes.endpoints.clone(), ..Changes::default() });
-    let updated = after.generate(proxy, Some(Update { changes: &changes, previous: &previous }));
-    assert_eq!(as_json(&updated), as_json(&generate(&after, proxy)));
+    let updated = after.generate(Part::Shared, proxy, Some(Update { changes: &changes, previous: &previous }));
+    assert_eq!(as_json(&updated), as_json(&after.generate(Part::Shared, proxy, None)));
     assert_ne!(as_json(&updated), as_json(&previous));
+}
+
+/// Whatever changes, what is brought up to date is what would be generated anew, for all kinds of proxies.
+#[test]
+fn bringing_up_to_date_is_generating_anew() {
+    follow_all(&objects());
+    // A patch of clusters makes every change one of everything.
+    let unpatched = objects().into_iter().filter(|object| object.key.kind != Kind::EnvoyFilter).collect::<Vec<_>>();
+    let partly = follow_all(&unpatched);
+    assert!(partly > 10, "only {partly} changes were not of everything");
+}
+
+/// Takes each object away and puts it back; how many changes were not of everything.
+fn follow_all(all: &[Arc<Object>]) -> usize {
+    let mut proxies: Vec<_> = sidecars(all).into_values().collect();
+    proxies.push(Proxy::gateway([10, 9, 9, 9].into(), "gw", "default", [("istio".into(), "ingressgateway".into())].into()));
+    proxies.push(Proxy { kind: ProxyKind::Grpc, ..proxies[0].clone() });
+    let mut world = World::of(all.to_vec());
+    let own_key = |world: &World, proxy: &Proxy| world.key(proxy);
+    let mut steps: Vec<Change> = all.iter().map(|object| Change::Deleted(object.key.clone())).collect();
+    steps.extend(all.iter().rev().cloned().map(Change::Applied));
+    let mut partly = 0;
+    for step in steps {
+        let name = format!("{step:?}").chars().take(200).collect::<String>();
+        let (after, changes) = world.apply([step]);
+        partly += usize::from(!changes.everything && !changes.hosts.is_empty());
+        for proxy in &proxies {
+            let previous = world.generate(Part::Shared, proxy, None);
+            let update = Update { changes: &changes, previous: &previous };
+            let updated = after.generate(Part::Shared, proxy, Some(update));
+            let anew = after.generate(Part::Shared, proxy, None);
+            // A scope may become another one; then nothing is brought along.
+            if world.scope(proxy) == after.scope(proxy) {
+                assert_eq!(as_json(&updated), as_json(&anew), "{name} {}", proxy.id);
+                assert!(updated == anew);
+            }
+            let key = own_key(&after, proxy);
+            if key == own_key(&world, proxy) && !after.touches_own(&key, &changes) {
+                let own = |world: &World| world.generate(Part::Own, proxy, None);
+                assert!(own(&world) == own(&after), "own: {name} {}", proxy.id);
+            }
+        }
+        world = after;
+    }
+    partly
 }
 
 #[test]

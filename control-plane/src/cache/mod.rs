@@ -1,9 +1,10 @@
 //! What each proxy gets, generated once for all that get the same.
 //!
-//! Owns the current world, the results by key, and their sharing. Must not know: streams and what they were sent.
+//! Owns the current world, the results by scope and by key, and their sharing. Must not know: streams and what they were sent.
 //! Generating runs on blocking threads, as many at a time as there are processors, so that it delays neither streams nor probes.
 
 mod share;
+mod slot;
 #[cfg(test)]
 mod tests;
 
@@ -14,12 +15,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::generate::{Changes, Generator, Update};
+use crate::generate::{Changes, Generator, Part, Update};
 use crate::metrics::Metrics;
 use crate::node::Proxy;
 use crate::resource::Resources;
 
 use share::Shared;
+use slot::{Computed as _, Slot};
 
 /// How many changes back a result may be to be brought up to date by them; an older one is generated anew.
 const HISTORY: usize = 64;
@@ -27,10 +29,16 @@ const HISTORY: usize = 64;
 /// The worlds and what came of them.
 pub struct Cache<G: Generator> {
     published: watch::Sender<Arc<Published<G>>>,
-    entries: Mutex<HashMap<G::Key, Arc<Entry>>>,
+    results: Mutex<Results<G>>,
     shared: Arc<Shared>,
     permits: Semaphore,
     metrics: Arc<Metrics>,
+}
+
+/// What proxies have in common by their scope, and all that one gets by its scope and key.
+struct Results<G: Generator> {
+    scopes: HashMap<G::Scope, Arc<Slot<Common>>>,
+    whole: HashMap<(G::Scope, G::Key), Arc<Slot<Whole>>>,
 }
 
 /// A world, numbered.
@@ -45,12 +53,6 @@ pub struct Published<G> {
     history: VecDeque<(u64, Arc<Changes>)>,
 }
 
-/// The result for one key.
-#[derive(Default)]
-struct Entry {
-    computed: tokio::sync::Mutex<Option<Computed>>,
-}
-
 /// What a proxy gets in a world.
 #[derive(Clone, Debug)]
 pub struct Computed {
@@ -60,11 +62,23 @@ pub struct Computed {
     pub resources: Resources,
 }
 
+/// What all proxies of a scope have in common.
+type Common = Computed;
+
+/// What a proxy gets, and what it was put together of.
+#[derive(Clone)]
+struct Whole {
+    all: Computed,
+    common: Resources,
+    own: Resources,
+}
+
 /// Keeps a result in the cache while somebody may ask for it again.
 pub struct Lease<G: Generator> {
     cache: Arc<Cache<G>>,
-    key: G::Key,
-    entry: Arc<Entry>,
+    key: (G::Scope, G::Key),
+    whole: Arc<Slot<Whole>>,
+    common: Arc<Slot<Common>>,
 }
 
 impl<G: Generator> Cache<G> {
@@ -75,7 +89,7 @@ impl<G: Generator> Cache<G> {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             published: watch::Sender::new(Arc::new(first)),
-            entries: Mutex::default(),
+            results: Mutex::new(Results { scopes: HashMap::new(), whole: HashMap::new() }),
             shared: Arc::default(),
             permits: Semaphore::new(processors),
             metrics,
@@ -112,7 +126,13 @@ impl<G: Generator> Cache<G> {
     /// How many different results there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.entries.lock().len()
+        self.results.lock().whole.len()
+    }
+
+    /// How many scopes there are: for each, what its proxies have in common is generated once.
+    #[must_use]
+    pub fn scopes(&self) -> usize {
+        self.results.lock().scopes.len()
     }
 
     /// Whether nobody has asked for anything that is still needed.
@@ -127,49 +147,132 @@ impl<G: Generator> Cache<G> {
     /// Dropped half-way, what was generated so far is lost to the cache and nothing else.
     pub async fn resources(self: &Arc<Self>, proxy: &Arc<Proxy>) -> Option<(Computed, Lease<G>)> {
         let published = self.current();
-        let key = published.world.key(proxy);
-        let entry = self.entries.lock().entry(key.clone()).or_default().clone();
-        let lease = Lease { cache: self.clone(), key, entry: entry.clone() };
-        let mut computed = entry.computed.lock().await;
-        if computed.as_ref().is_none_or(|computed| computed.sequence < published.sequence) {
-            let previous = computed.clone();
-            match self.generate(published, proxy.clone(), previous).await {
-                Some(fresh) => *computed = Some(fresh),
-                None => self.metrics.generation_failures.add(1),
+        let lease = self.lease(&published.world, proxy);
+        let fresh = |whole: Whole| whole.all;
+        if let Some(whole) = lease.whole.at(published.sequence) {
+            return Some((fresh(whole), lease));
+        }
+        let held = lease.whole.lock().await;
+        if held.get().is_none_or(|whole| whole.sequence() < published.sequence) {
+            let common = self.common(&published, proxy, &lease.common).await;
+            let previous = held.get();
+            let made = match common {
+                Some(common) => self.whole(&published, proxy, &lease.key.1, common, previous).await,
+                None => None,
+            };
+            if let Some(made) = made {
+                held.set(made);
             }
         }
-        computed.clone().map(|computed| (computed, lease))
+        let whole = held.get();
+        drop(held);
+        Some((fresh(whole?), lease))
     }
 
+    fn lease(self: &Arc<Self>, world: &G, proxy: &Proxy) -> Lease<G> {
+        let (scope, key) = (world.scope(proxy), world.key(proxy));
+        let mut results = self.results.lock();
+        let common = results.scopes.entry(scope.clone()).or_default().clone();
+        let key = (scope, key);
+        let whole = results.whole.entry(key.clone()).or_default().clone();
+        drop(results);
+        Lease { cache: self.clone(), key, whole, common }
+    }
+
+    /// What all of a proxy's scope have in common; `None` if generating it fails and never worked.
+    async fn common(&self, published: &Arc<Published<G>>, proxy: &Arc<Proxy>, slot: &Slot<Common>) -> Option<Common> {
+        if let Some(common) = slot.at(published.sequence) {
+            return Some(common);
+        }
+        let held = slot.lock().await;
+        let previous = held.get().filter(|common| common.sequence < published.sequence);
+        if held.get().is_none_or(|common| common.sequence < published.sequence) {
+            let resources = self.generate(Part::Shared, published, proxy, previous.as_ref()).await;
+            if let Some(resources) = resources {
+                held.set(Computed { sequence: published.sequence, resources });
+            }
+        }
+        held.get()
+    }
+
+    /// What a proxy gets, from what its scope has in common.
+    async fn whole(
+        &self,
+        published: &Arc<Published<G>>,
+        proxy: &Arc<Proxy>,
+        key: &G::Key,
+        common: Common,
+        previous: Option<Whole>,
+    ) -> Option<Whole> {
+        let changes = previous.as_ref().and_then(|previous| published.changes_since(previous.sequence()));
+        let untouched = changes.is_some_and(|changes| !published.world.touches_own(key, &changes));
+        let own = match &previous {
+            Some(previous) if untouched => previous.own.clone(),
+            _ => {
+                let held = previous.as_ref().map(|previous| Computed { resources: previous.own.clone(), ..previous.all.clone() });
+                match self.generate(Part::Own, published, proxy, held.as_ref()).await {
+                    Some(own) => own,
+                    // What it had goes on.
+                    None => return None,
+                }
+            }
+        };
+        let resources = match &previous {
+            Some(previous) if previous.own == own && previous.common == common.resources => previous.all.resources.clone(),
+            _ => {
+                let all = previous.as_ref().map(|previous| &previous.all.resources);
+                self.shared.share(common.resources.with(&own), all)
+            }
+        };
+        // Generating what is common may have failed, and then it is of an earlier world.
+        let all = Computed { sequence: common.sequence, resources };
+        Some(Whole { all, common: common.resources, own })
+    }
+
+    /// Generates a part; `None` if that fails.
     async fn generate(
         &self,
-        published: Arc<Published<G>>,
-        proxy: Arc<Proxy>,
-        previous: Option<Computed>,
-    ) -> Option<Computed> {
+        part: Part,
+        published: &Arc<Published<G>>,
+        proxy: &Arc<Proxy>,
+        previous: Option<&Computed>,
+    ) -> Option<Resources> {
         let _permit = self.permits.acquire().await.ok()?;
         let shared = self.shared.clone();
         let started = Instant::now();
+        let (published, proxy, previous) = (published.clone(), proxy.clone(), previous.cloned());
         let id = proxy.id.clone();
         let work = move || {
             let changes = previous.as_ref().and_then(|previous| published.changes_since(previous.sequence));
             let update = previous.as_ref().zip(changes.as_ref());
             let update = update.map(|(previous, changes)| Update { changes, previous: &previous.resources });
-            let resources = published.world.generate(&proxy, update);
-            let previous = previous.as_ref().map(|previous| &previous.resources);
-            Computed { sequence: published.sequence, resources: shared.share(resources, previous) }
+            let resources = published.world.generate(part, &proxy, update);
+            shared.share(resources, previous.as_ref().map(|previous| &previous.resources))
         };
         match tokio::task::spawn_blocking(work).await {
-            Ok(computed) => {
+            Ok(resources) => {
                 self.metrics.generation_seconds.observe(started.elapsed().as_secs_f64());
-                Some(computed)
+                Some(resources)
             }
             // A panic is a bug of ours; proxies go on with what they have.
             Err(error) => {
+                self.metrics.generation_failures.add(1);
                 tracing::error!(proxy = id, "generating its configuration failed, it keeps what it has: {error}");
                 None
             }
         }
+    }
+}
+
+impl slot::Computed for Computed {
+    fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+impl slot::Computed for Whole {
+    fn sequence(&self) -> u64 {
+        self.all.sequence
     }
 }
 
@@ -191,10 +294,13 @@ impl<G> Published<G> {
 
 impl<G: Generator> Drop for Lease<G> {
     fn drop(&mut self) {
-        let mut entries = self.cache.entries.lock();
+        let mut results = self.cache.results.lock();
         // One is the map's, one is this. New ones are made under the lock.
-        if Arc::strong_count(&self.entry) <= 2 {
-            entries.remove(&self.key);
+        if Arc::strong_count(&self.whole) <= 2 {
+            results.whole.remove(&self.key);
+        }
+        if Arc::strong_count(&self.common) <= 2 {
+            results.scopes.remove(&self.key.0);
         }
     }
 }

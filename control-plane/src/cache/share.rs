@@ -1,6 +1,6 @@
 //! Equal sets and resources are kept once, whoever generated them.
 //!
-//! Proxies of different keys get mostly the same: all clusters of the mesh, say. Must not know: keys, worlds.
+//! Proxies of different scopes get mostly the same: all clusters of the mesh, say. Must not know: scopes, worlds.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -37,21 +37,12 @@ impl Shared {
             return set;
         }
         let mut set = ResourceSet::clone(fresh);
-        set.reuse(previous);
-        let changed = set.changed_since(previous);
-        let mut pool = self.resources.lock();
-        for resource in changed.iter().filter_map(|name| set.get(name).cloned()).collect::<Vec<_>>() {
-            let known = pool.get_or_insert((ty, resource.content()), &resource);
-            // Names that hash alike are not the same resource.
-            if known.name() == resource.name() {
-                set.replace(&known);
-            }
-        }
-        drop(pool);
+        set.reuse(previous, |resource| {
+            self.resources.lock().get_or_insert((ty, resource.content()), resource)
+        });
         self.sets.lock().get_or_insert(key, &Arc::new(set))
     }
 }
-
 /// Values that are in use, by the hash of their content.
 struct Pool<T> {
     values: HashMap<(ResourceType, Version), Weak<T>>,

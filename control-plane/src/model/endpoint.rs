@@ -76,10 +76,7 @@ pub(super) fn is_written(service: &Service, objects: &Objects) -> bool {
 }
 
 fn slices<'o>(service: &'o Service, name: &'o str, objects: &'o Objects) -> impl Iterator<Item = &'o EndpointSlice> {
-    objects.in_namespace(Kind::EndpointSlice, &service.key.namespace).filter_map(move |object| {
-        let named = object.meta.labels.get(SLICE_SERVICE).is_some_and(|of| of == name);
-        if named { object.of::<EndpointSlice>() } else { None }
-    })
+    objects.slices_of(&service.key.namespace, name).filter_map(|object| object.of::<EndpointSlice>())
 }
 
 fn has_slices(service: &Service, name: &str, objects: &Objects) -> bool {
@@ -192,9 +189,7 @@ fn pod_of<'o>(told: Option<&TargetRef>, address: &str, namespace: &str, objects:
         Some(name) => objects.get(Kind::Pod, told?.namespace.as_deref().unwrap_or(namespace), name),
         None => {
             let ip: IpAddr = address.parse().ok()?;
-            objects
-                .in_namespace(Kind::Pod, namespace)
-                .find(|object| object.of::<Pod>().is_some_and(|pod| !pod.is_over() && pod.addresses().contains(&ip)))
+            objects.pods_at(namespace, ip).find(|object| object.of::<Pod>().is_some_and(|pod| !pod.is_over()))
         }
     }?;
     Some((&object.key, &object.meta.labels, object.of::<Pod>()?))

@@ -1,6 +1,7 @@
 //! The world: everything that is known, indexed, immutable.
 //!
-//! Owns what a change touches: one of endpoints alone leaves services and routes as they are, and names the hosts.
+//! Owns what a change touches: one of endpoints alone leaves services and routes as they are, and names the hosts. What is equal
+//! in two worlds is held once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,11 +10,13 @@ use std::sync::Arc;
 use weft_proto::problem::{Problem, Severity};
 
 use super::config::{Config, Problems};
+use super::difference;
+use super::distinctions::{Distinctions, Told};
 use super::endpoint::{self, Endpoint, SLICE_SERVICE};
+use super::index::{Addresses, Selectors};
 use super::kinds::meta::{Labels, contains_all};
 use super::kinds::service::Service as KubeService;
 use super::kinds::service_entry::{ServiceEntry, WorkloadEntry};
-use super::kinds::workload::Pod;
 use super::kinds::{Kind, Object, ObjectKey};
 pub use super::objects::Objects;
 use super::service::{self, Resolution, Service, ServiceKey};
@@ -26,6 +29,7 @@ pub struct World {
     objects: Objects,
     derived: Arc<Derived>,
     endpoints: Arc<BTreeMap<ServiceKey, Arc<[Endpoint]>>>,
+    addresses: Addresses,
 }
 
 /// What does not depend on endpoints.
@@ -33,6 +37,8 @@ pub struct World {
 struct Derived {
     config: Config,
     services: BTreeMap<ServiceKey, Arc<Service>>,
+    selectors: Selectors,
+    distinctions: Distinctions,
     problems: Problems,
 }
 
@@ -67,35 +73,74 @@ impl World {
                 touched.add(before.as_deref(), after.as_deref());
             }
         }
-        if touched.all { (Self::build(objects), Changes::everything()) } else { self.with_endpoints(objects, &touched) }
+        if touched.all { self.rebuilt(objects, &touched) } else { self.with_endpoints(objects, &touched) }
     }
 
-    fn build(objects: Objects) -> Self {
+    /// More than workloads has changed.
+    fn rebuilt(&self, objects: Objects, touched: &Touched) -> (Self, Changes) {
         let mut problems = Problems::new();
         let config = Config::new(&objects, &mut problems);
-        let services = services(&objects, &config, &mut problems);
-        let endpoints = services.values().map(|of| (of.key.clone(), endpoint::of_service(of, &objects))).collect();
-        Self { objects, derived: Arc::new(Derived { config, services, problems }), endpoints: Arc::new(endpoints) }
+        let mut services = services(&objects, &config, &mut problems);
+        for (key, service) in &mut services {
+            if let Some(held) = self.derived.services.get(key).filter(|held| *held == service) {
+                *service = held.clone();
+            }
+        }
+        let before = (&self.derived.config, &self.derived.services);
+        let mut changes = difference::changes(before, (&config, &services));
+        let distinctions = Distinctions::of(&config);
+        changes.everything |= touched.everything || distinctions != self.derived.distinctions;
+        changes.secrets.extend(touched.secrets.iter().cloned());
+        let selectors = Selectors::of(services.values());
+        let derived = Arc::new(Derived { config, services, selectors, distinctions, problems });
+        let old = |key: &ServiceKey| self.derived.services.get(key);
+        let gone: Vec<ServiceKey> =
+            self.endpoints.keys().filter(|key| !derived.services.contains_key(*key)).cloned().collect();
+        let mut world = Self { objects, derived: derived.clone(), ..self.clone() };
+        let is_new = |service: &Arc<Service>| old(&service.key).is_none_or(|held| !Arc::ptr_eq(held, service));
+        for service in derived.services.values() {
+            if is_new(service) || touched.concerns(service, &world.objects) {
+                world.find_endpoints(service, &mut changes);
+            }
+        }
+        gone.iter().for_each(|key| world.set_endpoints(key, None));
+        (world, changes.settled())
     }
 
     /// Only workloads have changed.
     fn with_endpoints(&self, objects: Objects, touched: &Touched) -> (Self, Changes) {
         let mut changes = Changes { secrets: touched.secrets.clone(), ..Changes::default() };
-        let mut endpoints = self.endpoints.clone();
-        for service in self.derived.services.values().filter(|service| touched.concerns(service, &objects)) {
-            let now = endpoint::of_service(service, &objects);
-            if self.endpoints.get(&service.key) == Some(&now) {
-                continue;
-            }
-            Arc::make_mut(&mut endpoints).insert(service.key.clone(), now);
-            if service.resolution == Resolution::Endpoints {
-                changes.endpoints.insert(service.key.host.clone());
-            } else {
-                // Their endpoints are in clusters and listeners.
-                changes.everything = true;
+        let mut world = Self { objects, ..self.clone() };
+        for service in self.derived.services.values() {
+            if touched.concerns(service, &world.objects) {
+                world.find_endpoints(service, &mut changes);
             }
         }
-        (Self { objects, derived: self.derived.clone(), endpoints }, changes)
+        (world, changes.settled())
+    }
+
+    /// Looks for the endpoints of a service.
+    fn find_endpoints(&mut self, service: &Service, changes: &mut Changes) {
+        let now = endpoint::of_service(service, &self.objects);
+        if self.endpoints.get(&service.key) == Some(&now) {
+            return;
+        }
+        self.set_endpoints(&service.key, Some(now));
+        changes.endpoints.insert(service.key.host.clone());
+        if service.resolution != Resolution::Endpoints {
+            // They are in clusters and listeners.
+            changes.hosts.insert(service.key.host.clone());
+            changes.routes = true;
+        }
+    }
+
+    fn set_endpoints(&mut self, key: &ServiceKey, now: Option<Arc<[Endpoint]>>) {
+        let endpoints = Arc::make_mut(&mut self.endpoints);
+        let before = match &now {
+            Some(now) => endpoints.insert(key.clone(), now.clone()),
+            None => endpoints.remove(key),
+        };
+        self.addresses.replace(key, before.as_deref().unwrap_or_default(), now.as_deref().unwrap_or_default());
     }
 
     /// The objects it is made of.
@@ -136,13 +181,31 @@ impl World {
         self.endpoints.get(key).map_or(&[], |endpoints| endpoints)
     }
 
+    /// The services that have an endpoint at one of these addresses, or select these labels in this namespace, sorted.
+    #[must_use]
+    pub fn services_of<'w>(
+        &'w self,
+        ips: &[IpAddr],
+        namespace: &str,
+        labels: &'w Labels,
+    ) -> BTreeSet<&'w ServiceKey> {
+        let by_address = ips.iter().flat_map(|ip| self.addresses.services_at(*ip));
+        let selecting = self.derived.selectors.selecting(namespace, labels).map(|service| &service.key);
+        by_address.chain(selecting).collect()
+    }
+
+    /// What the configuration tells of a workload that calls others. Two of whom it tells the same, in one namespace and beside
+    /// one Sidecar, see the same.
+    #[must_use]
+    pub fn told_of(&self, labels: &Labels) -> Told {
+        self.derived.distinctions.tell(labels)
+    }
+
     /// The labels of the workload with one of these addresses.
     #[must_use]
     pub fn labels_of(&self, ips: &[IpAddr], namespace: &str) -> Option<&Labels> {
-        let pods = self.objects.in_namespace(Kind::Pod, namespace);
-        let pod = pods
-            .filter(|object| object.of::<Pod>().is_some_and(|pod| pod.addresses().iter().any(|ip| ips.contains(ip))));
-        let pod = pod.map(|object| &object.meta.labels).next();
+        let pods = ips.iter().flat_map(|ip| self.objects.pods_at(namespace, *ip));
+        let pod = pods.min_by_key(|object| &object.key.name).map(|object| &object.meta.labels);
         pod.or_else(|| {
             let entries = self.objects.in_namespace(Kind::WorkloadEntry, namespace);
             entries.filter_map(|object| object.of::<WorkloadEntry>()).find_map(|entry| {
@@ -199,8 +262,10 @@ fn services(objects: &Objects, config: &Config, problems: &mut Problems) -> BTre
 /// What changes of objects touch.
 #[derive(Debug, Default)]
 struct Touched {
-    /// Anything.
+    /// More than workloads.
     all: bool,
+    /// What is read while generating, by anything.
+    everything: bool,
     /// Services by namespace and name.
     named: BTreeSet<(Arc<str>, String)>,
     /// Labels of workloads, by namespace: services that select them.
@@ -241,6 +306,10 @@ impl Touched {
                 Kind::Deployment | Kind::StatefulSet | Kind::ServiceAccount => {}
                 Kind::Secret => {
                     self.secrets.insert(format!("kubernetes://{namespace}/{}", object.key.name).into());
+                }
+                Kind::ConfigMap | Kind::AuthorizationPolicy => {
+                    self.all = true;
+                    self.everything = true;
                 }
                 _ => self.all = true,
             }

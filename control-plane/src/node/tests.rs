@@ -65,20 +65,6 @@ fn what_is_no_node_is_refused_with_a_way_out() {
 }
 
 #[test]
-fn pods_of_one_deployment_share_a_scope_and_others_do_not() {
-    let scope = |id: &str, app: &str, version: &str| {
-        let metadata = [("LABELS", labels_of(&[("app", app)])), ("NAME", text(id)), ("ISTIO_VERSION", text(version))];
-        Proxy::from_node(&node(id, &metadata)).unwrap().scope()
-    };
-    let other_pod = "sidecar~10.1.2.4~reviews-v1-8e.prod~prod.svc.cluster.local";
-    let other_namespace = "sidecar~10.1.2.4~reviews-v1-8e.test~test.svc.cluster.local";
-    assert_eq!(scope(SIDECAR, "reviews", "1"), scope(other_pod, "reviews", "1"));
-    assert_ne!(scope(SIDECAR, "reviews", "1"), scope(other_namespace, "reviews", "1"));
-    assert_ne!(scope(SIDECAR, "reviews", "1"), scope(SIDECAR, "ratings", "1"));
-    assert_ne!(scope(SIDECAR, "reviews", "1"), scope(SIDECAR, "reviews", "2"));
-}
-
-#[test]
 fn a_tool_names_a_workload_as_its_proxy_would() {
     let ip = "10.1.2.3".parse().unwrap();
     let built = Proxy::sidecar(ip, "reviews-v1-7d", "prod", BTreeMap::new());

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use weft_proto::any::{pack, unpack};
 use weft_proto::pb::envoy::config::cluster::v3::Cluster;
 use weft_proto::pb::envoy::config::core::v3::{Metadata, TypedExtensionConfig};
@@ -108,8 +110,46 @@ fn what_changed_between_two_sets_is_known_with_and_without_the_step() {
     let names =
         |new: &ResourceSet, old: &ResourceSet| new.changed_since(old).iter().map(|n| n.to_string()).collect::<Vec<_>>();
     assert_eq!(names(&new, &old), ["b", "c", "d"]);
-    new.reuse(&old);
+    new.reuse(&old, Arc::clone);
     assert_eq!(names(&new, &old), ["b", "c", "d"]);
     assert_eq!(names(&new, &ResourceSet::default()), ["a", "b", "c"]);
     assert!(names(&new, &new.clone()).is_empty());
+}
+
+#[test]
+fn a_set_over_another_is_the_set_of_both() {
+    let base: Arc<ResourceSet> = Arc::new([resource("a", 1), resource("c", 1), resource("e", 1)].into_iter().collect());
+    let own = |keys| [resource("b", 1), resource("c", keys), resource("f", 1)].into_iter().collect::<ResourceSet>();
+    let both = ResourceSet::over(&base, &own(2));
+    let flat: ResourceSet =
+        [resource("a", 1), resource("b", 1), resource("c", 2), resource("e", 1), resource("f", 1)].into_iter().collect();
+    let listed = |set: &ResourceSet| set.iter().map(|of| (of.name().to_string(), of.version())).collect::<Vec<_>>();
+    assert_eq!((both.version(), listed(&both), both.iter().len()), (flat.version(), listed(&flat), 5));
+    assert_eq!(both.get("c").map(|of| of.version()), Some(resource("c", 2).version()));
+    // What hides one that is equal hides nothing.
+    assert_eq!(ResourceSet::over(&base, &own(1)).len(), 5);
+    // It is taken out of both.
+    let mut without = both.clone();
+    assert!(without.remove("c").is_some() && without.remove("a").is_some() && without.remove("x").is_none());
+    assert_eq!(listed(&without).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["b", "e", "f"]);
+    assert_eq!(listed(&both), listed(&flat), "the base is as it was");
+}
+
+#[test]
+fn sets_over_others_know_what_changed_whichever_layer_it_was_in() {
+    let set = |resources: Vec<Resource>| resources.into_iter().collect::<ResourceSet>();
+    let base = Arc::new(set(vec![resource("a", 1), resource("b", 1), resource("c", 1)]));
+    let mut next = set(vec![resource("a", 2), resource("b", 1), resource("d", 1)]);
+    next.reuse(&base, Arc::clone);
+    let names = |new: &ResourceSet, old: &ResourceSet| {
+        new.changed_since(old).iter().map(|name| name.to_string()).collect::<Vec<_>>()
+    };
+    let own = set(vec![resource("a", 5), resource("x", 1)]);
+    let old = ResourceSet::over(&base, &own);
+    // `a` is hidden before and after.
+    assert_eq!(names(&ResourceSet::over(&Arc::new(next.clone()), &own), &old), ["c", "d"]);
+    let other = set(vec![resource("x", 2)]);
+    assert_eq!(names(&ResourceSet::over(&Arc::new(next.clone()), &other), &old), ["a", "c", "d", "x"]);
+    assert_eq!(names(&ResourceSet::over(&base, &other), &old), ["a", "x"]);
+    assert_eq!(names(&old, &next), ["a", "c", "d", "x"]);
 }

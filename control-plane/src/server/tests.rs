@@ -19,8 +19,8 @@ use weft_proto::pb::google::rpc;
 use super::connections::Status as TypeStatus;
 use super::fixtures::state;
 use super::*;
-use crate::generate::Update;
-use crate::node::{Proxy, Scope};
+use crate::generate::{Part, Update};
+use crate::node::Proxy;
 use crate::resource::{ResourceType as Type, Resources};
 
 /// Longer than anything here takes.
@@ -33,16 +33,26 @@ pub(crate) struct World {
 }
 
 impl Generator for World {
-    type Key = Scope;
+    type Scope = String;
+    type Key = ();
 
-    fn key(&self, proxy: &Proxy) -> Scope {
-        proxy.scope()
+    fn scope(&self, proxy: &Proxy) -> String {
+        proxy.namespace.clone()
     }
 
-    fn generate(&self, proxy: &Proxy, _: Option<Update<'_>>) -> Resources {
+    fn key(&self, _: &Proxy) {}
+
+    fn generate(&self, part: Part, proxy: &Proxy, _: Option<Update<'_>>) -> Resources {
+        if part == Part::Own {
+            return Resources::default();
+        }
         self.generated.fetch_add(1, Relaxed);
         assert_ne!(proxy.namespace, "bad", "this one panics");
         self.resources.clone()
+    }
+
+    fn touches_own(&self, (): &(), _: &Changes) -> bool {
+        false
     }
 }
 

@@ -4,6 +4,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | `scope` | which proxies get the same |
 //! | `view` | what a proxy sees: `exportTo`, Sidecars, which rule counts |
 //! | `cluster`, `policy`, `balancing`, `upstream_tls` | clusters |
 //! | `secrets` | certificates and keys |
@@ -31,149 +32,210 @@ mod outbound;
 mod patch;
 mod policy;
 mod routes;
+mod scope;
 mod secrets;
 mod tcp_routes;
 mod upstream_tls;
 mod view;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use prost::Name;
+use weft_proto::pb::envoy::config::cluster::v3::Cluster;
+use weft_proto::pb::envoy::config::core::v3::TypedExtensionConfig;
+use weft_proto::pb::envoy::config::listener::v3::Listener;
+use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
+
+pub use self::scope::{Key, Scope};
 
 use self::cluster::{Discovery, Target};
+use self::patch::Generated;
+use self::scope::is_captured;
 use self::view::View;
-use crate::generate::{Changes, Generator, Update};
+use crate::generate::{Changes, Generator, Part, Update};
 use crate::model::World;
-use crate::model::kinds::meta::Labels;
-use crate::model::service::ServiceKey;
-use crate::node::{Proxy, ProxyKind, Scope};
+use crate::node::{Proxy, ProxyKind};
 use crate::resource::{Resource, ResourceSet, ResourceType, Resources};
 
-/// What generation looks at of a proxy: proxies that have it in common get the same.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
-    scope: Scope,
-    /// Those that the world knows, if the proxy does not say.
-    labels: Labels,
-    /// The services of its workload, and their ports there.
-    services: Vec<(ServiceKey, BTreeMap<u16, u16>)>,
-    /// Its addresses, where listeners are bound to them.
-    ips: Vec<IpAddr>,
-}
-
 impl Generator for World {
+    type Scope = Scope;
     type Key = Key;
 
-    fn key(&self, proxy: &Proxy) -> Key {
-        let labels = view::labels(self, proxy);
-        let ports = |key: &ServiceKey| {
-            let own = self.endpoints(key).iter().find(|of| of.ip().is_some_and(|ip| proxy.ips.contains(&ip)));
-            own.map(|own| own.ports.clone()).unwrap_or_default()
-        };
-        let services =
-            view::own_services(self, proxy, labels).into_iter().map(|key| (key.clone(), ports(&key))).collect();
-        // A Sidecar may name the proxy's own address, and without redirection listeners are bound to it.
-        let by_address = !is_captured(proxy) || !self.config().sidecars.is_empty();
-        let ips = if by_address { proxy.ips.clone() } else { Vec::new() };
-        Key { scope: proxy.scope(), labels: labels.clone(), services, ips }
+    fn scope(&self, proxy: &Proxy) -> Scope {
+        Scope::of(self, proxy)
     }
 
-    fn generate(&self, proxy: &Proxy, update: Option<Update<'_>>) -> Resources {
-        match update {
-            Some(Update { changes, previous }) if !changes.everything => updated(self, proxy, changes, previous),
-            _ => generate(self, proxy),
+    fn key(&self, proxy: &Proxy) -> Key {
+        Key::of(self, proxy)
+    }
+
+    fn generate(&self, part: Part, proxy: &Proxy, update: Option<Update<'_>>) -> Resources {
+        match (part, update) {
+            (Part::Own, _) => own(self, proxy),
+            (Part::Shared, Some(Update { changes, previous })) if !changes.everything => {
+                updated(self, proxy, changes, previous)
+            }
+            (Part::Shared, _) => shared(self, proxy),
         }
     }
-}
 
-/// Whether the proxy's connections are redirected to it. Istio's agents say so in the metadata; it is the default.
-fn is_captured(proxy: &Proxy) -> bool {
-    proxy.metadata_text("INTERCEPTION_MODE") != "NONE"
+    fn touches_own(&self, key: &Key, changes: &Changes) -> bool {
+        changes.everything || key.services().any(|service| changes.hosts.contains(&service.host))
+    }
 }
 
 /// Everything a proxy gets.
 #[must_use]
 pub fn generate(world: &World, proxy: &Proxy) -> Resources {
+    shared(world, proxy).with(&own(world, proxy))
+}
+
+/// What a proxy has in common with all of its scope.
+fn shared(world: &World, proxy: &Proxy) -> Resources {
     let view = View::new(world, proxy);
     let mut resources = Resources::default();
     let targets = cluster::targets(&view);
-    let mut assignments = all_endpoints(&view, &targets, None);
     resources.set(ResourceType::Secret, all_secrets(&view, &targets));
-    let mut clusters: Vec<_> = targets.iter().map(|target| cluster::cluster(&view, target)).collect();
-    let mut listeners = Vec::new();
-    let mut tables = Vec::new();
+    resources.set(ResourceType::Endpoints, all_endpoints(&view, &targets));
+    let mut generated = listeners_and_tables(&view);
+    generated.clusters = targets.iter().map(|target| cluster::cluster(&view, target)).collect();
     match proxy.kind {
         ProxyKind::Sidecar => {
-            let captured = is_captured(proxy);
-            let ports = inbound::ports(&view, captured);
-            clusters.extend([cluster::black_hole(), cluster::original_dst(names::PASSTHROUGH)]);
-            clusters.extend(inbound::clusters(&ports));
-            listeners.extend(outbound::listeners(&view, captured));
-            listeners.extend(inbound::listeners(&view, &ports, captured));
-            tables.extend(outbound::http_ports(&view).into_iter().map(|port| routes::port_table(&view, port)));
+            generated.clusters.extend([cluster::black_hole(), cluster::original_dst(names::PASSTHROUGH)]);
         }
+        ProxyKind::Gateway => generated.clusters.push(cluster::black_hole()),
         ProxyKind::Grpc => {
             let (nowhere, nobody) = grpc::black_hole();
-            assignments.insert(Resource::new(nobody.cluster_name.as_str(), &nobody));
-            clusters.push(nowhere);
-            (listeners, tables) = grpc::listeners_and_tables(&view);
-        }
-        ProxyKind::Gateway => {
-            clusters.push(cluster::black_hole());
-            (listeners, tables) = gateway::listeners_and_tables(&view);
+            resources.set_mut(ResourceType::Endpoints).insert(encoded(&nobody));
+            generated.clusters.push(nowhere);
         }
     }
-    resources.set(ResourceType::Endpoints, assignments);
-    let mut generated = patch::Generated { clusters, listeners, tables, extensions: Vec::new() };
     patch::apply(&view, &mut generated);
-    let patch::Generated { clusters, listeners, tables, extensions } = generated;
-    let set = |named: Vec<Resource>| named.into_iter().collect::<ResourceSet>();
-    resources.set(ResourceType::Cluster, set(clusters.iter().map(|of| Resource::new(of.name.as_str(), of)).collect()));
-    resources
-        .set(ResourceType::Listener, set(listeners.iter().map(|of| Resource::new(of.name.as_str(), of)).collect()));
-    resources.set(ResourceType::Route, set(tables.iter().map(|of| Resource::new(of.name.as_str(), of)).collect()));
-    resources
-        .set(ResourceType::Extension, set(extensions.iter().map(|of| Resource::new(of.name.as_str(), of)).collect()));
+    set_generated(&mut resources, &generated);
     resources
 }
 
-/// The endpoints of all targets, or of those of some hosts.
-fn all_endpoints(
-    view: &View<'_>,
-    targets: &[Target<'_>],
-    hosts: Option<&BTreeSet<std::sync::Arc<str>>>,
-) -> ResourceSet {
-    let wanted = targets.iter().filter(|target| {
-        target.discovery(view.proxy.kind) == Discovery::Endpoints
-            && hosts.is_none_or(|hosts| hosts.contains(&target.service.key.host))
-    });
-    let made = wanted.map(|target| {
-        let assignment = endpoints::assignment(view, target);
-        Resource::new(assignment.cluster_name.as_str(), &assignment)
-    });
-    made.collect()
+/// What a proxy has of its own: what its workload accepts.
+fn own(world: &World, proxy: &Proxy) -> Resources {
+    let mut resources = Resources::default();
+    if proxy.kind == ProxyKind::Sidecar {
+        let view = View::of_hosts(world, proxy, &BTreeSet::new());
+        let captured = is_captured(proxy);
+        let ports = inbound::ports(&view, captured);
+        let mut generated = Generated {
+            clusters: inbound::clusters(&ports),
+            listeners: inbound::listeners(&view, &ports, captured),
+            ..Generated::default()
+        };
+        patch::apply_to_own(&view, &mut generated);
+        set_generated(&mut resources, &generated);
+    }
+    resources
+}
+
+/// What leads to clusters, but for what the workload accepts.
+fn listeners_and_tables(view: &View<'_>) -> Generated {
+    let (listeners, tables) = match view.proxy.kind {
+        ProxyKind::Sidecar => {
+            let ports = outbound::http_ports(view).into_iter();
+            (outbound::listeners(view, is_captured(view.proxy)), ports.map(|port| routes::port_table(view, port)).collect())
+        }
+        ProxyKind::Grpc => grpc::listeners_and_tables(view),
+        ProxyKind::Gateway => gateway::listeners_and_tables(view),
+    };
+    Generated { listeners, tables, ..Generated::default() }
+}
+
+fn set_generated(resources: &mut Resources, generated: &Generated) {
+    resources.set(ResourceType::Cluster, all_encoded(&generated.clusters));
+    resources.set(ResourceType::Listener, all_encoded(&generated.listeners));
+    resources.set(ResourceType::Route, all_encoded(&generated.tables));
+    resources.set(ResourceType::Extension, all_encoded(&generated.extensions));
+}
+
+fn all_encoded<M: Named>(messages: &[M]) -> ResourceSet {
+    messages.iter().map(encoded).collect()
+}
+
+fn encoded<M: Named>(message: &M) -> Resource {
+    Resource::new(message.name(), message)
+}
+
+/// A message that is a resource.
+trait Named: prost::Message + Name {
+    /// What proxies subscribe to.
+    fn name(&self) -> &str;
+}
+
+macro_rules! named {
+    ($($ty:ty: $field:ident),* $(,)?) => {$(
+        impl Named for $ty {
+            fn name(&self) -> &str {
+                &self.$field
+            }
+        }
+    )*};
+}
+
+named! {
+    Cluster: name,
+    Listener: name,
+    RouteConfiguration: name,
+    TypedExtensionConfig: name,
+    weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment: cluster_name,
+    weft_proto::pb::envoy::extensions::transport_sockets::tls::v3::Secret: name,
+}
+
+/// The endpoints of targets.
+fn all_endpoints(view: &View<'_>, targets: &[Target<'_>]) -> ResourceSet {
+    let wanted = targets.iter().filter(|target| target.discovery(view.proxy.kind) == Discovery::Endpoints);
+    wanted.map(|target| encoded(&endpoints::assignment(view, target))).collect()
 }
 
 fn all_secrets(view: &View<'_>, targets: &[Target<'_>]) -> ResourceSet {
-    secrets::all(view, targets).iter().map(|of| Resource::new(of.name.as_str(), of)).collect()
+    all_encoded(&secrets::all(view, targets))
 }
 
-/// What was generated before, with what the changes touch.
+/// What was in common before, with what the changes touch.
 fn updated(world: &World, proxy: &Proxy, changes: &Changes, previous: &Resources) -> Resources {
     let mut resources = previous.clone();
-    let view = View::new(world, proxy);
-    if !changes.secrets.is_empty() {
-        resources.set(ResourceType::Secret, all_secrets(&view, &cluster::targets(&view)));
-    }
     if !changes.endpoints.is_empty() {
-        let seen = view.services.iter().filter(|seen| changes.endpoints.contains(&seen.service.key.host));
-        let targets: Vec<Target<'_>> =
-            seen.flat_map(|seen| cluster::of_service(&view, seen.service, seen.ports())).collect();
-        let made = all_endpoints(&view, &targets, Some(&changes.endpoints));
-        if !made.is_empty() {
-            let set = resources.set_mut(ResourceType::Endpoints);
-            made.iter().for_each(|resource| set.insert(resource.clone()));
+        let view = View::of_hosts(world, proxy, &changes.endpoints);
+        let made = all_endpoints(&view, &cluster::targets(&view));
+        replace(&mut resources, ResourceType::Endpoints, &BTreeSet::new(), made);
+    }
+    if !changes.hosts.is_empty() {
+        let view = View::of_hosts(world, proxy, &changes.hosts);
+        let targets = cluster::targets(&view);
+        replace(&mut resources, ResourceType::Endpoints, &changes.hosts, all_endpoints(&view, &targets));
+        let clusters: Vec<Cluster> = targets.iter().map(|target| cluster::cluster(&view, target)).collect();
+        replace(&mut resources, ResourceType::Cluster, &changes.hosts, all_encoded(&clusters));
+    }
+    if changes.routes || !changes.hosts.is_empty() || !changes.secrets.is_empty() {
+        let view = View::new(world, proxy);
+        resources.set(ResourceType::Secret, all_secrets(&view, &cluster::targets(&view)));
+        if changes.routes {
+            let mut generated = listeners_and_tables(&view);
+            patch::apply(&view, &mut generated);
+            resources.set(ResourceType::Listener, all_encoded(&generated.listeners));
+            resources.set(ResourceType::Route, all_encoded(&generated.tables));
         }
     }
     resources
+}
+
+/// Takes out what was made for services of `hosts`, and adds what is `made` now.
+fn replace(resources: &mut Resources, ty: ResourceType, hosts: &BTreeSet<Arc<str>>, made: ResourceSet) {
+    let of_host = |resource: &&Arc<Resource>| names::host(resource.name()).is_some_and(|host| hosts.contains(host));
+    let old = if hosts.is_empty() { Vec::new() } else { resources.get(ty).iter().filter(of_host).cloned().collect() };
+    let gone = old.iter().filter(|resource| made.get(resource.name()).is_none()).map(|resource| resource.name().clone());
+    let gone: Vec<Arc<str>> = gone.collect();
+    if made.is_empty() && gone.is_empty() {
+        return;
+    }
+    let set = resources.set_mut(ty);
+    gone.iter().for_each(|name| drop(set.remove(name)));
+    made.iter().for_each(|resource| set.insert(resource.clone()));
 }

@@ -18,6 +18,12 @@ pub(super) fn outbound(port: u32, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
 }
 
+/// The host that a cluster is of, by its name.
+pub(super) fn host(cluster: &str) -> Option<&str> {
+    let (_, host) = cluster.strip_prefix("outbound|")?.rsplit_once('|')?;
+    Some(host)
+}
+
 /// A cluster of the workload itself.
 pub(super) fn inbound(port: u32) -> String {
     format!("inbound|{port}||")

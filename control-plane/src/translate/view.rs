@@ -49,8 +49,27 @@ impl<'w> Seen<'w> {
 impl<'w> View<'w> {
     pub(super) fn new(world: &'w World, proxy: &'w Proxy) -> Self {
         let labels = labels(world, proxy);
-        let sidecar = (proxy.kind != ProxyKind::Gateway).then(|| sidecar(world, proxy, labels)).flatten();
-        let services = services(world, proxy, sidecar);
+        let sidecar = sidecar(world, proxy, labels);
+        let services = services(world, proxy, sidecar, world.services());
+        Self::of(world, proxy, labels, sidecar, services)
+    }
+
+    /// Of services only those of some hosts.
+    pub(super) fn of_hosts(world: &'w World, proxy: &'w Proxy, hosts: &BTreeSet<Arc<str>>) -> Self {
+        let labels = labels(world, proxy);
+        let sidecar = sidecar(world, proxy, labels);
+        let of_hosts = hosts.iter().filter_map(|host| world.service_of_host(host, &proxy.namespace));
+        let services = services(world, proxy, sidecar, of_hosts);
+        Self::of(world, proxy, labels, sidecar, services)
+    }
+
+    fn of(
+        world: &'w World,
+        proxy: &'w Proxy,
+        labels: &'w Labels,
+        sidecar: Option<&'w Sidecar>,
+        services: Vec<Seen<'w>>,
+    ) -> Self {
         let by_host = services.iter().enumerate().map(|(index, seen)| (&*seen.service.key.host, index)).collect();
         Self { world, proxy, labels, sidecar, services, by_host }
     }
@@ -125,21 +144,14 @@ pub(super) fn own_services(world: &World, proxy: &Proxy, labels: &Labels) -> Vec
     if proxy.kind != ProxyKind::Sidecar {
         return Vec::new();
     }
-    let own = |service: &&Arc<Service>| {
-        let by_address = world
-            .endpoints(&service.key)
-            .iter()
-            .any(|endpoint| endpoint.ip().is_some_and(|ip| proxy.ips.contains(&ip)));
-        let selected = || {
-            service.selector.as_ref().is_some_and(|selector| crate::model::kinds::meta::contains_all(labels, selector))
-        };
-        by_address || (*service.key.namespace == *proxy.namespace && selected())
-    };
-    world.services().filter(own).map(|service| service.key.clone()).collect()
+    world.services_of(&proxy.ips, &proxy.namespace, labels).into_iter().cloned().collect()
 }
 
 /// The Sidecar that counts: one that selects the workload, else its namespace's, else the root namespace's.
-fn sidecar<'w>(world: &'w World, proxy: &Proxy, labels: &Labels) -> Option<&'w Sidecar> {
+pub(super) fn sidecar<'w>(world: &'w World, proxy: &Proxy, labels: &Labels) -> Option<&'w Sidecar> {
+    if proxy.kind == ProxyKind::Gateway {
+        return None;
+    }
     let root = world.config().mesh.root_namespace();
     let all = || world.config().sidecars.iter().map(|sidecar| &**sidecar);
     let selecting = |sidecar: &&Sidecar| {
@@ -153,10 +165,15 @@ fn sidecar<'w>(world: &'w World, proxy: &Proxy, labels: &Labels) -> Option<&'w S
         .or_else(|| all().find(|sidecar| &*sidecar.key.namespace == root && selecting(sidecar).is_none()))
 }
 
-fn services<'w>(world: &'w World, proxy: &Proxy, sidecar: Option<&Sidecar>) -> Vec<Seen<'w>> {
+fn services<'w>(
+    world: &'w World,
+    proxy: &Proxy,
+    sidecar: Option<&Sidecar>,
+    all: impl Iterator<Item = &'w Arc<Service>>,
+) -> Vec<Seen<'w>> {
     let namespace = &proxy.namespace;
     let mut seen: BTreeMap<&'w str, Seen<'w>> = BTreeMap::new();
-    for service in world.services().filter(|service| service.visibility.includes(namespace)) {
+    for service in all.filter(|service| service.visibility.includes(namespace)) {
         let chosen = world.service_of_host(&service.key.host, namespace);
         if chosen.is_none_or(|chosen| chosen.key != service.key) {
             continue;

@@ -27,6 +27,23 @@ pub(super) struct Generated {
 
 /// Applies every EnvoyFilter that is for this proxy: those of the root namespace first.
 pub(super) fn apply(view: &View<'_>, generated: &mut Generated) {
+    for patch in patches(view) {
+        one(view.proxy.kind, patch, generated);
+    }
+}
+
+/// The same for what the workload accepts. What is added beside nothing in particular is not: it is where the rest is.
+pub(super) fn apply_to_own(view: &View<'_>, generated: &mut Generated) {
+    let beside = |patch: &&Patch| {
+        let whole = matches!(patch.apply_to, ApplyTo::Cluster | ApplyTo::Listener | ApplyTo::ExtensionConfig);
+        !(whole && matches!(patch.operation, Operation::Add | Operation::InsertFirst))
+    };
+    for patch in patches(view).filter(beside) {
+        one(view.proxy.kind, patch, generated);
+    }
+}
+
+fn patches<'w>(view: &View<'w>) -> impl Iterator<Item = &'w Patch> {
     let config = view.world.config();
     let root = config.mesh.root_namespace();
     let own = &view.proxy.namespace;
@@ -34,9 +51,7 @@ pub(super) fn apply(view: &View<'_>, generated: &mut Generated) {
     let all = || config.envoy_filters.iter().filter(|of| selects(of));
     let in_root = all().filter(|of| &*of.key.namespace == root);
     let in_own = all().filter(|of| *of.key.namespace == **own && &*of.key.namespace != root);
-    for patch in in_root.chain(in_own).flat_map(|of| &of.patches) {
-        one(view.proxy.kind, patch, generated);
-    }
+    in_root.chain(in_own).flat_map(|of| &of.patches).collect::<Vec<_>>().into_iter()
 }
 
 fn one(kind: ProxyKind, patch: &Patch, generated: &mut Generated) {
