@@ -93,7 +93,12 @@ fn bringing_up_to_date_is_generating_anew() {
 /// Takes each object away and puts it back; how many changes were not of everything.
 fn follow_all(all: &[Arc<Object>]) -> usize {
     let mut proxies: Vec<_> = sidecars(all).into_values().collect();
-    proxies.push(Proxy::gateway([10, 9, 9, 9].into(), "gw", "default", [("istio".into(), "ingressgateway".into())].into()));
+    proxies.push(Proxy::gateway(
+        [10, 9, 9, 9].into(),
+        "gw",
+        "default",
+        [("istio".into(), "ingressgateway".into())].into(),
+    ));
     proxies.push(Proxy { kind: ProxyKind::Grpc, ..proxies[0].clone() });
     let mut world = World::of(all.to_vec());
     let own_key = |world: &World, proxy: &Proxy| world.key(proxy);

@@ -38,8 +38,11 @@ pub struct Cache<G: Generator> {
 /// What proxies have in common by their scope, and all that one gets by its scope and key.
 struct Results<G: Generator> {
     scopes: HashMap<G::Scope, Arc<Slot<Common>>>,
-    whole: HashMap<(G::Scope, G::Key), Arc<Slot<Whole>>>,
+    whole: HashMap<Place<G>, Arc<Slot<Whole>>>,
 }
+
+/// What tells results apart.
+type Place<G> = (<G as Generator>::Scope, <G as Generator>::Key);
 
 /// A world, numbered.
 pub struct Published<G> {
@@ -76,7 +79,7 @@ struct Whole {
 /// Keeps a result in the cache while somebody may ask for it again.
 pub struct Lease<G: Generator> {
     cache: Arc<Cache<G>>,
-    key: (G::Scope, G::Key),
+    key: Place<G>,
     whole: Arc<Slot<Whole>>,
     common: Arc<Slot<Common>>,
 }
@@ -209,7 +212,9 @@ impl<G: Generator> Cache<G> {
         let own = match &previous {
             Some(previous) if untouched => previous.own.clone(),
             _ => {
-                let held = previous.as_ref().map(|previous| Computed { resources: previous.own.clone(), ..previous.all.clone() });
+                let held = previous
+                    .as_ref()
+                    .map(|previous| Computed { resources: previous.own.clone(), ..previous.all.clone() });
                 match self.generate(Part::Own, published, proxy, held.as_ref()).await {
                     Some(own) => own,
                     // What it had goes on.
@@ -218,7 +223,9 @@ impl<G: Generator> Cache<G> {
             }
         };
         let resources = match &previous {
-            Some(previous) if previous.own == own && previous.common == common.resources => previous.all.resources.clone(),
+            Some(previous) if previous.own == own && previous.common == common.resources => {
+                previous.all.resources.clone()
+            }
             _ => {
                 let all = previous.as_ref().map(|previous| &previous.all.resources);
                 self.shared.share(common.resources.with(&own), all)

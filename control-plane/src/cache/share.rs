@@ -37,9 +37,7 @@ impl Shared {
             return set;
         }
         let mut set = ResourceSet::clone(fresh);
-        set.reuse(previous, |resource| {
-            self.resources.lock().get_or_insert((ty, resource.content()), resource)
-        });
+        set.reuse(previous, |resource| self.resources.lock().get_or_insert((ty, resource.content()), resource));
         self.sets.lock().get_or_insert(key, &Arc::new(set))
     }
 }

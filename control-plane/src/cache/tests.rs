@@ -55,11 +55,7 @@ impl Fixture {
     }
 
     /// Two namespaces with the same resources, generated apart.
-    fn world(
-        updates: &Arc<Lock<Vec<Option<Changes>>>>,
-        own: &Arc<Lock<Vec<String>>>,
-        revision: u32,
-    ) -> Arc<World> {
+    fn world(updates: &Arc<Lock<Vec<Option<Changes>>>>, own: &Arc<Lock<Vec<String>>>, revision: u32) -> Arc<World> {
         let resources = || state(&[("a", revision), ("b", 1)], &[], &[]);
         let of = [("x", resources()), ("y", resources())].into();
         Arc::new(World { of, updates: updates.clone(), own: own.clone() })
@@ -142,7 +138,8 @@ async fn what_a_scope_has_in_common_is_generated_once_and_own_parts_only_when_to
     let fixture = Fixture::new();
     let (_, _one) = fixture.get_pod("one", "x").await;
     let (two, _two) = fixture.get_pod("two", "x").await;
-    let names = |of: &Computed| of.resources.get(Type::Cluster).iter().map(|r| r.name().to_string()).collect::<Vec<_>>();
+    let names =
+        |of: &Computed| of.resources.get(Type::Cluster).iter().map(|r| r.name().to_string()).collect::<Vec<_>>();
     assert_eq!(names(&two), ["a", "b", "two"]);
     assert_eq!((fixture.updates.lock().len(), fixture.own.lock().clone()), (1, vec!["one".into(), "two".into()]));
     assert_eq!((fixture.cache.scopes(), fixture.cache.len()), (1, 2));

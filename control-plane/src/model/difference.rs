@@ -46,10 +46,7 @@ fn changed_hosts(before: (&Config, &Services), after: (&Config, &Services)) -> B
 }
 
 /// The hosts of rules that differ, or stand in another order.
-fn changed_rules<'c>(
-    before: &'c [Arc<DestinationRule>],
-    after: &'c [Arc<DestinationRule>],
-) -> BTreeSet<&'c Arc<str>> {
+fn changed_rules<'c>(before: &'c [Arc<DestinationRule>], after: &'c [Arc<DestinationRule>]) -> BTreeSet<&'c Arc<str>> {
     let first = before.iter().zip(after).take_while(|(old, new)| old == new).count();
     let (before, after) = (&before[first..], &after[first..]);
     let last = before.iter().rev().zip(after.iter().rev()).take_while(|(old, new)| old == new).count();
@@ -65,8 +62,7 @@ mod tests {
     use crate::source::Change;
 
     fn object(text: &str) -> Change {
-        let document =
-            weft_proto::document::Document::parse("test", text, weft_proto::document::Format::Yaml).unwrap();
+        let document = weft_proto::document::Document::parse("test", text, weft_proto::document::Format::Yaml).unwrap();
         let Outcome::Object(object) = Object::read(&document.root, &"test".into()) else { panic!("{text}") };
         Change::Applied(Arc::new(*object))
     }

@@ -96,9 +96,8 @@ impl Selectors {
         let by_label = of.into_iter().flat_map(move |of| {
             labels.iter().filter_map(|(key, value)| of.by_label.get(&(key.clone(), value.clone()))).flatten()
         });
-        let selects = |service: &&Arc<Service>| {
-            service.selector.as_ref().is_some_and(|selector| contains_all(labels, selector))
-        };
+        let selects =
+            |service: &&Arc<Service>| service.selector.as_ref().is_some_and(|selector| contains_all(labels, selector));
         by_label.filter(selects).chain(of.into_iter().flat_map(|of| &of.of_all))
     }
 }

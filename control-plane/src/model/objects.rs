@@ -64,9 +64,10 @@ impl Objects {
     /// The slices of a service, sorted by name.
     pub fn slices_of<'o>(&'o self, namespace: &str, service: &str) -> impl Iterator<Item = &'o Arc<Object>> {
         let space = self.space(Kind::EndpointSlice, namespace);
-        space.and_then(|space| Some((space, space.by_service.get(service)?))).into_iter().flat_map(
-            |(space, names)| space.named(Some(names)),
-        )
+        space
+            .and_then(|space| Some((space, space.by_service.get(service)?)))
+            .into_iter()
+            .flat_map(|(space, names)| space.named(Some(names)))
     }
 
     /// All objects of a kind with their contents, the oldest first.

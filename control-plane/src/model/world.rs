@@ -183,12 +183,7 @@ impl World {
 
     /// The services that have an endpoint at one of these addresses, or select these labels in this namespace, sorted.
     #[must_use]
-    pub fn services_of<'w>(
-        &'w self,
-        ips: &[IpAddr],
-        namespace: &str,
-        labels: &'w Labels,
-    ) -> BTreeSet<&'w ServiceKey> {
+    pub fn services_of<'w>(&'w self, ips: &[IpAddr], namespace: &str, labels: &'w Labels) -> BTreeSet<&'w ServiceKey> {
         let by_address = ips.iter().flat_map(|ip| self.addresses.services_at(*ip));
         let selecting = self.derived.selectors.selecting(namespace, labels).map(|service| &service.key);
         by_address.chain(selecting).collect()

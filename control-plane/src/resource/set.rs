@@ -141,7 +141,8 @@ impl ResourceSet {
         };
         // What both lie over is not gone through, if it is the same or knows how it differs.
         let of_own = differing(self.own.values(), earlier.own.values());
-        let mut names = if Arc::ptr_eq(base, earlier_base) { Vec::new() } else { base.changed_since(earlier_base).to_vec() };
+        let mut names =
+            if Arc::ptr_eq(base, earlier_base) { Vec::new() } else { base.changed_since(earlier_base).to_vec() };
         names.extend(of_own);
         names.sort_unstable();
         names.dedup();

@@ -121,8 +121,9 @@ fn a_set_over_another_is_the_set_of_both() {
     let base: Arc<ResourceSet> = Arc::new([resource("a", 1), resource("c", 1), resource("e", 1)].into_iter().collect());
     let own = |keys| [resource("b", 1), resource("c", keys), resource("f", 1)].into_iter().collect::<ResourceSet>();
     let both = ResourceSet::over(&base, &own(2));
-    let flat: ResourceSet =
-        [resource("a", 1), resource("b", 1), resource("c", 2), resource("e", 1), resource("f", 1)].into_iter().collect();
+    let flat: ResourceSet = [resource("a", 1), resource("b", 1), resource("c", 2), resource("e", 1), resource("f", 1)]
+        .into_iter()
+        .collect();
     let listed = |set: &ResourceSet| set.iter().map(|of| (of.name().to_string(), of.version())).collect::<Vec<_>>();
     assert_eq!((both.version(), listed(&both), both.iter().len()), (flat.version(), listed(&flat), 5));
     assert_eq!(both.get("c").map(|of| of.version()), Some(resource("c", 2).version()));

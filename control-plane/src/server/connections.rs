@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::session::{Ack, Nack, Session, Variant};
 use crate::metrics::Metrics;
 use crate::node::Proxy;
-use crate::resource::{ResourceType, Resources};
+use crate::resource::{ResourceType, Resources, Version};
 
 /// All open streams.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ pub struct TypeState {
     /// How it stands.
     pub status: Status,
     /// The state that was sent last.
-    pub sent: Option<String>,
+    pub sent: Option<Version>,
     /// The last it has accepted.
     pub ack: Option<Ack>,
     /// What it has refused.
@@ -267,7 +267,7 @@ fn type_state(session: &Session, ty: ResourceType) -> Option<TypeState> {
         wildcard: subscription.is_wildcard(),
         names: subscription.names().len(),
         status,
-        sent: subscription.sent_version().map(|version| version.to_string()),
+        sent: subscription.sent_version(),
         ack: subscription.ack(),
         nack: subscription.nack().cloned(),
     })

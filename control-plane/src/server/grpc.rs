@@ -12,15 +12,15 @@ use futures_util::StreamExt as _;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, StdError};
 use tonic::server::Grpc;
+use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::Shared;
-use super::codec::{Discovery, Request};
+use super::framing::{self, Messages};
 use super::health::{self, HealthRequest, HealthResponse};
 use super::reflection::{self, ReflectionRequest, ReflectionResponse};
 use super::session::Variant;
-use super::session::push::Response;
 use super::stream::{self, Method};
 use crate::generate::Generator;
 use crate::resource::ResourceType;
@@ -117,12 +117,15 @@ where
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
         let shared = self.shared.clone();
         Box::pin(async move {
-            let limit = shared.limits.max_message_bytes;
             Ok(match call(request.uri().path()) {
                 None => Status::unimplemented(format!("{} is not served here", request.uri().path())).into_http(),
                 Some(Call::Discovery(method)) => {
-                    let mut grpc = Grpc::new(Discovery(method.variant)).max_decoding_message_size(limit);
-                    grpc.streaming(Open { shared, method }, request).await
+                    let (head, body) = request.into_parts();
+                    let peer = head.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+                    let tls = head.extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
+                    let peer = peer.or_else(|| tls.and_then(|of| of.get_ref().remote_addr()));
+                    let messages = Messages::new(Body::new(body), shared.limits.max_message_bytes);
+                    framing::respond(stream::serve(shared, method, peer, messages))
                 }
                 Some(Call::HealthCheck) => Grpc::new(ProstCodec::default()).unary(Check { shared }, request).await,
                 Some(Call::HealthWatch) => {
@@ -134,30 +137,7 @@ where
     }
 }
 
-/// Opens a discovery stream.
-struct Open<G: Generator> {
-    shared: Arc<Shared<G>>,
-    method: Method,
-}
-
 type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
-
-impl<G: Generator> Service<tonic::Request<Streaming<Request>>> for Open<G> {
-    type Response = tonic::Response<Answers<Response>>;
-    type Error = Status;
-    type Future = std::future::Ready<Result<Self::Response, Status>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: tonic::Request<Streaming<Request>>) -> Self::Future {
-        let peer = request.remote_addr();
-        let stream = stream::serve(self.shared.clone(), self.method, peer, request.into_inner());
-        let stream: Answers<_> = Box::pin(stream);
-        std::future::ready(Ok(tonic::Response::new(stream)))
-    }
-}
 
 /// Says whether it is healthy.
 struct Check<G: Generator> {

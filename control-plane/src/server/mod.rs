@@ -5,7 +5,7 @@
 //! | | |
 //! |---|---|
 //! | [`session`] | one stream as a state machine, without input or output |
-//! | `stream`, `codec`, `grpc` | its way to a client |
+//! | `stream`, `codec`, `framing`, `encoded`, `grpc` | its way to a client |
 //! | `health`, `reflection` | gRPC's own services |
 //! | [`connections`] | who is connected and what they have |
 //! | [`serve_http`] | health, metrics and debug pages |
@@ -13,8 +13,10 @@
 mod codec;
 pub mod connections;
 mod debounce;
+mod encoded;
 #[cfg(test)]
 pub(crate) mod fixtures;
+mod framing;
 mod grpc;
 mod health;
 mod http;
@@ -41,6 +43,7 @@ use crate::cache::Cache;
 use crate::generate::{Changes, Generator};
 use crate::metrics::Metrics;
 use connections::Connections;
+use encoded::Encoded;
 
 /// What bounds a client.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +79,7 @@ pub struct Shared<G: Generator> {
     pub connections: Arc<Connections>,
     /// What a world is made of, for `/debug/configz`.
     describe: fn(&G) -> serde_json::Value,
+    encoded: Encoded,
     limits: Limits,
     /// The name of this process in responses.
     identifier: Arc<str>,
@@ -95,7 +99,7 @@ impl<G: Generator> Shared<G> {
         let cache = Cache::new(world, metrics.clone());
         let connections = Connections::new(metrics);
         let identifier = concat!("weft-", env!("CARGO_PKG_VERSION")).into();
-        Arc::new(Self { cache, connections, describe, limits, identifier, stop })
+        Arc::new(Self { cache, connections, describe, encoded: Encoded::default(), limits, identifier, stop })
     }
 
     /// Serves another world from now on. `seen_at`: when the first of the changes was seen.

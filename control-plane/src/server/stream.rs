@@ -9,12 +9,12 @@ use std::sync::Arc;
 use futures_util::Stream;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::{Status, Streaming};
+use tonic::Status;
 
 use super::Shared;
-use super::codec::Request;
+use super::codec::{self, Request};
 use super::connections::Guard;
-use super::session::push::Response;
+use super::framing::{Message, Messages};
 use super::session::{Answer, Session, Variant};
 use crate::cache::{Computed, Lease, Published};
 use crate::generate::Generator;
@@ -36,8 +36,8 @@ pub(super) fn serve<G: Generator>(
     shared: Arc<Shared<G>>,
     method: Method,
     peer: Option<SocketAddr>,
-    requests: Streaming<Request>,
-) -> impl Stream<Item = Result<Response, Status>> + Send + 'static {
+    requests: Messages,
+) -> impl Stream<Item = Result<Message, Status>> + Send + 'static {
     let worlds = shared.cache.subscribe();
     let driver = Driver { shared, method, peer, requests, worlds, client: None };
     futures_util::stream::unfold(Some(driver), |driver| async move {
@@ -56,7 +56,7 @@ struct Driver<G: Generator> {
     shared: Arc<Shared<G>>,
     method: Method,
     peer: Option<SocketAddr>,
-    requests: Streaming<Request>,
+    requests: Messages,
     worlds: watch::Receiver<Arc<Published<G>>>,
     /// Who it is, once that was said.
     client: Option<Client<G>>,
@@ -83,7 +83,7 @@ enum Event {
 
 impl<G: Generator> Driver<G> {
     /// The next response; `None` when the client is done.
-    async fn next(&mut self) -> Result<Option<Response>, Status> {
+    async fn next(&mut self) -> Result<Option<Message>, Status> {
         loop {
             if let Some(response) = self.push() {
                 return Ok(Some(response));
@@ -104,13 +104,16 @@ impl<G: Generator> Driver<G> {
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => Ok(Event::Stopping),
-            request = self.requests.message() => Ok(request?.map_or(Event::Ended, Event::Request)),
+            message = self.requests.next() => match message? {
+                Some(message) => Ok(Event::Request(codec::decode(self.method.variant, message)?)),
+                None => Ok(Event::Ended),
+            },
             _ = self.worlds.changed() => Ok(Event::World),
             () = at(deadline) => Ok(Event::Deadline),
         }
     }
 
-    fn push(&mut self) -> Option<Response> {
+    fn push(&mut self) -> Option<Message> {
         let client = self.client.as_mut()?;
         let Some(push) = client.session.next_push(Instant::now()) else {
             client.guard.report(&client.session, client.sequence);
@@ -127,11 +130,11 @@ impl<G: Generator> Driver<G> {
             removed = push.removed.len(),
             "push"
         );
-        let response = push.into_response(&self.shared.identifier);
+        let message = Message { own: push.own(), shared: self.shared.encoded.shared(&push, &self.shared.identifier) };
         metrics.pushes[ty as usize].add(1);
-        metrics.push_bytes.observe(response.encoded_len() as f64);
+        metrics.push_bytes.observe((message.own.len() + message.shared.len()) as f64);
         client.guard.report(&client.session, client.sequence);
-        Some(response)
+        Some(message)
     }
 
     /// Takes over what the newest world has for the client.
@@ -175,7 +178,7 @@ impl<G: Generator> Driver<G> {
     }
 
     /// The first request says who it is.
-    async fn greet(&self, request: &Request) -> Result<Client<G>, Status> {
+    async fn greet(&mut self, request: &Request) -> Result<Client<G>, Status> {
         let node = request.node().ok_or_else(|| {
             Status::invalid_argument("the first request of a stream has no node; set it, it says who you are")
         })?;

@@ -140,7 +140,10 @@ fn listeners_and_tables(view: &View<'_>) -> Generated {
     let (listeners, tables) = match view.proxy.kind {
         ProxyKind::Sidecar => {
             let ports = outbound::http_ports(view).into_iter();
-            (outbound::listeners(view, is_captured(view.proxy)), ports.map(|port| routes::port_table(view, port)).collect())
+            (
+                outbound::listeners(view, is_captured(view.proxy)),
+                ports.map(|port| routes::port_table(view, port)).collect(),
+            )
         }
         ProxyKind::Grpc => grpc::listeners_and_tables(view),
         ProxyKind::Gateway => gateway::listeners_and_tables(view),
@@ -230,7 +233,8 @@ fn updated(world: &World, proxy: &Proxy, changes: &Changes, previous: &Resources
 fn replace(resources: &mut Resources, ty: ResourceType, hosts: &BTreeSet<Arc<str>>, made: ResourceSet) {
     let of_host = |resource: &&Arc<Resource>| names::host(resource.name()).is_some_and(|host| hosts.contains(host));
     let old = if hosts.is_empty() { Vec::new() } else { resources.get(ty).iter().filter(of_host).cloned().collect() };
-    let gone = old.iter().filter(|resource| made.get(resource.name()).is_none()).map(|resource| resource.name().clone());
+    let gone =
+        old.iter().filter(|resource| made.get(resource.name()).is_none()).map(|resource| resource.name().clone());
     let gone: Vec<Arc<str>> = gone.collect();
     if made.is_empty() && gone.is_empty() {
         return;

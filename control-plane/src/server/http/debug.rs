@@ -52,7 +52,7 @@ fn type_state(state: &TypeState) -> Json {
         "status": state.status.as_str(),
         "wildcard": state.wildcard,
         "names": state.names,
-        "sent": state.sent,
+        "sent": state.sent.map(|version| version.to_string()),
         "accepted": state.ack.map(|ack| ack.version.to_string()),
         "refused": nack,
     })

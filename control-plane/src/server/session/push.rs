@@ -3,9 +3,11 @@
 //! Owns the wire form of responses. They equal `DiscoveryResponse` and `DeltaDiscoveryResponse` on the wire; the generated types
 //! would copy each resource for each client. Must not know: why something is sent.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::Variant;
 use crate::resource::{Resource, ResourceType, Version};
@@ -30,55 +32,58 @@ pub struct Push {
 }
 
 impl Push {
-    /// The message to send.
+    /// The message to send is this, which only one stream sends, and [`Self::shared`] after it.
     #[must_use]
-    pub fn into_response(self, control_plane: &Arc<str>) -> Response {
-        let control_plane = Some(ControlPlane { identifier: control_plane.to_string() });
-        let (version, nonce) = (self.version.to_string(), self.nonce.to_string());
+    pub fn own(&self) -> Bytes {
+        let nonce = self.nonce.to_string();
+        let message = match self.variant {
+            Variant::Sotw => SotwResponse { nonce, ..SotwResponse::default() }.encode_to_vec(),
+            Variant::Delta => DeltaResponse { nonce, ..DeltaResponse::default() }.encode_to_vec(),
+        };
+        message.into()
+    }
+
+    /// The part of the message that all streams share that send the same.
+    #[must_use]
+    pub fn shared(&self, control_plane: &str) -> Bytes {
+        let control_plane = Some(ControlPlane { identifier: control_plane.to_owned() });
+        let version = self.version.to_string();
         let type_url = self.ty.type_url().to_owned();
-        match self.variant {
-            Variant::Sotw => Response::Sotw(SotwResponse {
+        let message = match self.variant {
+            Variant::Sotw => SotwResponse {
                 version_info: version,
                 resources: self.resources.iter().map(|resource| resource.any().clone()).collect(),
                 type_url,
-                nonce,
                 control_plane,
-            }),
-            Variant::Delta => Response::Delta(DeltaResponse {
+                ..SotwResponse::default()
+            }
+            .encode_to_vec(),
+            Variant::Delta => DeltaResponse {
                 system_version_info: version,
                 resources: self.resources.iter().map(|resource| DeltaResource::from(&**resource)).collect(),
                 type_url,
-                nonce,
                 removed_resources: self.removed.iter().map(ToString::to_string).collect(),
                 control_plane,
-            }),
-        }
+                ..DeltaResponse::default()
+            }
+            .encode_to_vec(),
+        };
+        message.into()
     }
-}
 
-/// A response of either protocol.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Response {
-    /// State of the world.
-    Sotw(SotwResponse),
-    /// Incremental.
-    Delta(DeltaResponse),
-}
-
-impl Response {
-    /// Its size on the wire.
+    /// A hash of what [`Self::shared`] says.
     #[must_use]
-    pub fn encoded_len(&self) -> usize {
-        match self {
-            Self::Sotw(response) => prost::Message::encoded_len(response),
-            Self::Delta(response) => prost::Message::encoded_len(response),
-        }
+    pub fn content(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.variant == Variant::Delta, self.ty, self.version, &self.removed, self.resources.len()).hash(&mut hasher);
+        self.resources.iter().for_each(|resource| resource.content().hash(&mut hasher));
+        hasher.finish()
     }
 }
 
 /// `envoy.service.discovery.v3.DiscoveryResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct SotwResponse {
+struct SotwResponse {
     /// The version of the state.
     #[prost(string, tag = "1")]
     pub version_info: String,
@@ -98,7 +103,7 @@ pub struct SotwResponse {
 
 /// `envoy.service.discovery.v3.DeltaDiscoveryResponse`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct DeltaResponse {
+struct DeltaResponse {
     /// The version of the state.
     #[prost(string, tag = "1")]
     pub system_version_info: String,
@@ -121,7 +126,7 @@ pub struct DeltaResponse {
 
 /// `envoy.service.discovery.v3.Resource`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct DeltaResource {
+struct DeltaResource {
     /// The version of the resource.
     #[prost(string, tag = "1")]
     pub version: String,
@@ -145,7 +150,7 @@ impl From<&Resource> for DeltaResource {
 
 /// `envoy.config.core.v3.ControlPlane`.
 #[derive(Clone, PartialEq, prost::Message)]
-pub struct ControlPlane {
+struct ControlPlane {
     /// The name of this process.
     #[prost(string, tag = "1")]
     pub identifier: String,

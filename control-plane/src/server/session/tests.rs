@@ -353,27 +353,32 @@ fn too_many_names_and_too_long_ones_end_the_stream() {
 fn responses_are_envoys_on_the_wire() {
     use prost::Message as _;
     use weft_proto::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
-    let plane: Arc<str> = "weft".into();
+    let wire = |push: &Push| [push.own(), push.shared("weft")].concat();
     let mut sotw = Peer::new(Variant::Sotw, state(&[("a", 1)], &[], &[]));
     sotw.subscribe(Type::Cluster, &[]);
-    let push::Response::Sotw(response) = sotw.next().unwrap().0.into_response(&plane) else { panic!() };
-    let read = DiscoveryResponse::decode(response.encode_to_vec().as_slice()).unwrap();
+    let push = sotw.next().unwrap().0;
+    let read = DiscoveryResponse::decode(wire(&push).as_slice()).unwrap();
     assert_eq!((read.nonce.as_str(), read.type_url.as_str()), ("1", Type::Cluster.type_url()));
+    assert_eq!(read.version_info, push.version.to_string());
     assert_eq!(read.control_plane.as_ref().unwrap().identifier, "weft");
     assert_eq!(weft_proto::any::unpack::<Cluster>(&read.resources[0]).unwrap().name, "a");
-    assert_eq!(read.encode_to_vec(), response.encode_to_vec());
+    assert_eq!(read.encoded_len(), wire(&push).len());
 
     let mut delta = Peer::new(Variant::Delta, state(&[("a", 1)], &[], &[]));
     delta.names[Type::Cluster as usize] = vec!["a".into(), "gone".into()];
     delta.say(Type::Cluster, "", None).unwrap();
-    let push::Response::Delta(response) = delta.next().unwrap().0.into_response(&plane) else { panic!() };
-    let read = DeltaDiscoveryResponse::decode(response.encode_to_vec().as_slice()).unwrap();
+    let push = delta.next().unwrap().0;
+    let read = DeltaDiscoveryResponse::decode(wire(&push).as_slice()).unwrap();
     assert_eq!(
         (read.resources[0].name.as_str(), read.removed_resources.as_slice()),
         ("a", ["gone".to_owned()].as_slice())
     );
     assert_eq!(read.resources[0].version, cluster("a", 1).version().to_string());
-    assert_eq!(read.encode_to_vec(), response.encode_to_vec());
+    assert_eq!((read.nonce.as_str(), read.encoded_len()), ("1", wire(&push).len()));
+    // The nonce alone is a stream's own.
+    assert_eq!(Push { nonce: 7, ..push.clone() }.content(), push.content());
+    assert_ne!(Push { removed: Vec::new(), ..push.clone() }.content(), push.content());
+    assert_ne!(Push { resources: Vec::new(), ..push.clone() }.content(), push.content());
 }
 
 #[test]
