@@ -13,6 +13,8 @@ mod files;
 mod outage;
 #[path = "xds/refusals.rs"]
 mod refusals;
+#[path = "xds/runtime.rs"]
+mod runtime;
 #[path = "xds/secrets.rs"]
 mod secrets;
 #[path = "xds/streams.rs"]

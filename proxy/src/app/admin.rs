@@ -113,7 +113,7 @@ fn sources(
 
 fn state(draining: bool, phase: Phase) -> ServerState {
     match phase {
-        Phase::StaticClusters | Phase::Clusters => ServerState::PreInitializing,
+        Phase::Runtime | Phase::StaticClusters | Phase::Clusters => ServerState::PreInitializing,
         Phase::Listeners => ServerState::Initializing,
         Phase::Live if draining => ServerState::Draining,
         Phase::Live => ServerState::Live,

@@ -114,11 +114,14 @@ pub struct RuntimeLayer {
     pub kind: RuntimeLayerKind,
 }
 
+/// Runtime values by key, nested structures flattened to dotted keys.
+pub type RuntimeValues = BTreeMap<String, serde_json::Value>;
+
 /// What a runtime layer holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RuntimeLayerKind {
-    /// Values written in the bootstrap, flattened: nested structures become dotted keys.
-    Static(BTreeMap<String, serde_json::Value>),
+    /// Values written in the bootstrap.
+    Static(RuntimeValues),
     /// Values set through `/runtime_modify`.
     Admin,
     /// A directory tree: file names are keys.
@@ -129,6 +132,13 @@ pub enum RuntimeLayerKind {
         subdirectory: String,
         /// Append `--service-cluster` to the path.
         append_service_cluster: bool,
+    },
+    /// Values by discovery; none until they come. **Source**: `envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer`.
+    Discovered {
+        /// Name of the resource.
+        resource: String,
+        /// Where it comes from.
+        source: ConfigSource,
     },
 }
 

@@ -1,6 +1,6 @@
 //! Runtime values: numbers and switches that override configured defaults while the process runs.
 //!
-//! Layers are merged into one snapshot whenever one changes. What a request asks is a handle ([`Fraction`], [`Flag`],
+//! Layers (of the bootstrap, of directories, of `/runtime_modify`, discovered) are merged into one snapshot whenever one changes. What a request asks is a handle ([`Fraction`], [`Flag`],
 //! [`Integer`], [`Double`]) resolved when configuration is built: one relaxed load, or none where no key is configured.
 //!
 //! Runs on: the control thread changes layers; workers read handles.
@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::config::{PerMillion, RuntimeFlag, RuntimeFraction, RuntimeLayer, RuntimeLayerKind};
+use crate::config::{ConfigSource, PerMillion, RuntimeFlag, RuntimeFraction, RuntimeLayer, RuntimeLayerKind, RuntimeValues};
 use crate::stats::{Counter, Gauge, Scope};
 
 use self::entry::Entry;
@@ -32,6 +32,8 @@ pub struct Runtime {
     service_cluster: String,
     /// Values of the admin layer.
     overrides: Mutex<BTreeMap<String, Entry>>,
+    /// Values of discovered layers, by layer.
+    discovered: Mutex<BTreeMap<String, BTreeMap<String, Entry>>>,
     snapshot: ArcSwap<Snapshot>,
     /// Held while layers are merged: the watcher's thread may do so, too.
     merging: Mutex<()>,
@@ -102,6 +104,7 @@ impl Runtime {
             layers,
             service_cluster: service_cluster.to_owned(),
             overrides: Mutex::default(),
+            discovered: Mutex::default(),
             snapshot: ArcSwap::default(),
             merging: Mutex::default(),
             slots: Slots::default(),
@@ -118,10 +121,11 @@ impl Runtime {
         let mut layers = Vec::new();
         for layer in &self.layers {
             let values = match &layer.kind {
-                RuntimeLayerKind::Static(values) => {
-                    Some(values.iter().map(|(key, value)| (key.clone(), Entry::from_json(value))).collect())
-                }
+                RuntimeLayerKind::Static(values) => Some(entries(values)),
                 RuntimeLayerKind::Admin => Some(self.overrides.lock().clone()),
+                RuntimeLayerKind::Discovered { .. } => {
+                    Some(self.discovered.lock().get(&layer.name).cloned().unwrap_or_default())
+                }
                 RuntimeLayerKind::Disk { .. } => match self.disk_path(layer).map(|path| disk::read(&path)) {
                     None => None,
                     Some(Ok(values)) => {
@@ -191,6 +195,20 @@ impl Runtime {
         Ok(())
     }
 
+    /// Discovered layers: layer, resource, and where it comes from.
+    pub fn discovered(&self) -> impl Iterator<Item = (&str, &str, &ConfigSource)> {
+        self.layers.iter().filter_map(|layer| match &layer.kind {
+            RuntimeLayerKind::Discovered { resource, source } => Some((&*layer.name, &**resource, source)),
+            _ => None,
+        })
+    }
+
+    /// Replaces the values of a discovered layer.
+    pub fn deliver(&self, layer: &str, values: &RuntimeValues) {
+        self.discovered.lock().insert(layer.to_owned(), entries(values));
+        self.reload();
+    }
+
     /// The values as they are now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
@@ -231,6 +249,10 @@ impl Runtime {
         let names: Vec<&String> = snapshot.layers.iter().map(|(name, _)| name).collect();
         json!({ "layers": names, "entries": entries })
     }
+}
+
+fn entries(values: &RuntimeValues) -> BTreeMap<String, Entry> {
+    values.iter().map(|(key, value)| (key.clone(), Entry::from_json(value))).collect()
 }
 
 impl Snapshot {

@@ -49,6 +49,25 @@ fn later_layers_win_and_handles_follow() {
 }
 
 #[test]
+fn a_discovered_layer_is_replaced_as_a_whole() {
+    let source = ConfigSource { from: crate::config::Source::Ads, initial_fetch_timeout: None };
+    let kind = RuntimeLayerKind::Discovered { resource: "rt".into(), source };
+    let layers = [fixed("static", json!({"n": 1})), RuntimeLayer { name: "found".into(), kind }, admin()];
+    let runtime = Runtime::with(&layers, "", Stats::default());
+    let values = |values: serde_json::Value| values.as_object().unwrap().clone().into_iter().collect();
+    let (n, m) = (runtime.integer("n", 0), runtime.integer("m", 0));
+    assert_eq!(runtime.discovered().map(|(layer, resource, _)| (layer, resource)).next(), Some(("found", "rt")));
+    assert_eq!(runtime.to_json()["layers"], json!(["static", "found", "admin"]));
+    runtime.deliver("found", &values(json!({"n": 2.0, "m": 3.0})));
+    assert_eq!((n.get(), m.get()), (2, 3));
+    set(&runtime, "n", "4");
+    runtime.deliver("found", &values(json!({"n": 5.0})));
+    assert_eq!((n.get(), m.get()), (4, 0), "a layer above wins; what is not said any more is gone");
+    set(&runtime, "n", "");
+    assert_eq!(n.get(), 5);
+}
+
+#[test]
 fn fractions() {
     let runtime = Runtime::with(&[admin()], "", Stats::default());
     let none = share(&runtime, "", 500_000);

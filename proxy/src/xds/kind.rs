@@ -6,6 +6,7 @@ use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use weft_proto::pb::envoy::config::listener::v3::Listener;
 use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
 use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
+use weft_proto::pb::envoy::service::runtime::v3::Runtime;
 use weft_proto::schema::type_url_name;
 
 /// A kind of resource that is discovered.
@@ -21,11 +22,14 @@ pub enum Kind {
     Routes,
     /// SDS.
     Secret,
+    /// RTDS.
+    Runtime,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 5] = [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes, Kind::Secret];
+    pub const ALL: [Kind; 6] =
+        [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes, Kind::Secret, Kind::Runtime];
 
     /// The full name of its message.
     fn message(self) -> String {
@@ -35,6 +39,7 @@ impl Kind {
             Kind::Listener => Listener::full_name(),
             Kind::Routes => RouteConfiguration::full_name(),
             Kind::Secret => Secret::full_name(),
+            Kind::Runtime => Runtime::full_name(),
         }
     }
 
@@ -46,6 +51,7 @@ impl Kind {
             Kind::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Kind::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Kind::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Kind::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
         }
     }
 
@@ -82,6 +88,10 @@ impl Kind {
             Kind::Secret => (
                 "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
                 "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets",
+            ),
+            Kind::Runtime => (
+                "/envoy.service.runtime.v3.RuntimeDiscoveryService/StreamRuntime",
+                "/envoy.service.runtime.v3.RuntimeDiscoveryService/DeltaRuntime",
             ),
         }
     }

@@ -27,6 +27,7 @@ mod needs;
 mod node;
 mod routes;
 mod run;
+mod runtime;
 mod secrets;
 mod sources;
 mod state;
@@ -146,6 +147,10 @@ fn check_files(start: &Start) -> Result<(), ConfigError> {
         if let Some(source) = source {
             files::check(&source.from).map_err(|e| ConfigError::at(format!("dynamic_resources.{field}"), e.reason))?;
         }
+    }
+    for (layer, _, source) in start.parts.runtime.discovered() {
+        files::check(&source.from)
+            .map_err(|e| ConfigError::at(format!("layered_runtime.layers[{layer}].rtds_layer.rtds_config"), e.reason))?;
     }
     for cluster in start.parts.clusters.all().iter() {
         needs::check_cluster(&cluster.config).map_err(|e| ConfigError { resource: cluster.name.to_string(), ..e })?;

@@ -20,6 +20,7 @@ use super::kind::Kind;
 use super::listeners::Listeners;
 use super::mux::{Answered, Update};
 use super::routes::Routes;
+use super::runtime::RuntimeLayers;
 use super::secrets::Secrets;
 use super::sources::Sources;
 use super::stats::UpdateStats;
@@ -56,6 +57,8 @@ pub(super) enum Need {
     Routes(Source, String),
     /// A cluster that is on its way.
     Cluster(String),
+    /// A layer of runtime values.
+    Runtime(Source, String),
     /// A first answer of a kind.
     First(Kind),
 }
@@ -63,6 +66,8 @@ pub(super) enum Need {
 /// How far a start has come. Envoy's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
+    /// Discovered runtime values come.
+    Runtime,
     /// Clusters of the bootstrap get their endpoints.
     StaticClusters,
     /// Discovered clusters come and get theirs.
@@ -104,6 +109,7 @@ pub struct State {
     pub(super) listeners: Listeners,
     pub(super) routes: Routes,
     pub(super) secrets: Secrets,
+    pub(super) runtime: RuntimeLayers,
     /// Clusters whose names are to be resolved.
     pub(super) resolve: Vec<Arc<Cluster>>,
     kinds: BTreeMap<Kind, UpdateStats>,
@@ -141,12 +147,13 @@ impl State {
             dynamic,
             sources,
             warming: Warming::default(),
-            phase: Phase::StaticClusters,
+            phase: Phase::Runtime,
             clusters: Clusters::default(),
             endpoints: Endpoints::default(),
             listeners: Listeners::new(manager, statics, warming),
             routes: Routes::default(),
             secrets: Secrets::default(),
+            runtime: RuntimeLayers::new(&parts.runtime, &root),
             resolve: Vec::new(),
             kinds,
             versions: BTreeMap::new(),
@@ -154,11 +161,9 @@ impl State {
         }
     }
 
-    /// Begins: clusters of the bootstrap ask for what they need.
+    /// Begins: runtime values first, for everything may depend on them.
     pub(super) fn start(&mut self, now: Instant) {
-        for cluster in self.parts.clusters.all().iter() {
-            self.static_cluster(cluster, now);
-        }
+        self.runtime_layers(now);
         self.progress(now);
     }
 
@@ -179,6 +184,7 @@ impl State {
             Kind::Listener => self.update_listeners(update, &mut answered, &mut errors, now),
             Kind::Routes => self.update_routes(from, &update, &mut errors, now),
             Kind::Secret => self.update_secrets(from, &update, &mut errors, now),
+            Kind::Runtime => self.update_runtime(from, &update, &mut errors, now),
         }
         let ready = self.warming.met(&Need::First(kind));
         self.ready(ready, now);
@@ -241,6 +247,7 @@ impl State {
             match kind {
                 Kind::Cluster => self.remove_cluster(&name, now),
                 Kind::Listener => self.remove_listener(&name),
+                Kind::Runtime => self.remove_runtime(&name),
                 // What is in use is better than nothing.
                 Kind::Endpoints | Kind::Routes | Kind::Secret => {}
             }
@@ -250,6 +257,7 @@ impl State {
 
     fn count_timeout(&self, item: &Item, need: &Need) {
         match (item, need) {
+            (Item::First(Kind::Runtime), _) => self.runtime.timed_out(),
             (Item::First(kind), _) => {
                 if let Some(stats) = self.kinds.get(kind) {
                     stats.init_fetch_timeout.inc();
@@ -281,6 +289,7 @@ impl State {
                     }
                 }
                 Kind::Endpoints => self.endpoints.failed(),
+                Kind::Runtime => self.runtime.failed(),
                 Kind::Routes | Kind::Secret => {}
             }
         }
@@ -297,6 +306,7 @@ impl State {
     pub(super) fn progress(&mut self, now: Instant) {
         loop {
             let next = match self.phase {
+                Phase::Runtime if !self.waits_for(Kind::Runtime) => Phase::StaticClusters,
                 Phase::StaticClusters if !self.cluster_waits() => Phase::Clusters,
                 Phase::Clusters if !self.cluster_waits() && !self.waits_for(Kind::Cluster) => Phase::Listeners,
                 Phase::Listeners if !self.listener_waits() && !self.waits_for(Kind::Listener) => Phase::Live,
@@ -304,12 +314,17 @@ impl State {
             };
             self.phase = next;
             match next {
+                Phase::StaticClusters => {
+                    for cluster in self.parts.clusters.all().iter() {
+                        self.static_cluster(cluster, now);
+                    }
+                }
                 Phase::Clusters => self.first(Kind::Cluster, self.dynamic.clusters.clone(), now),
                 Phase::Listeners => {
                     self.static_listeners(now);
                     self.first(Kind::Listener, self.dynamic.listeners.clone(), now);
                 }
-                Phase::Live | Phase::StaticClusters => {
+                Phase::Live | Phase::Runtime => {
                     self.open_listeners();
                     tracing::info!("all clusters and listeners initialized");
                 }
@@ -357,6 +372,7 @@ impl State {
                 Item::Cluster(name) => format!("init manager Cluster {name}"),
                 Item::Listener(name) => format!("init manager Listener-local-init-manager {name}"),
                 Item::Routes(_, name) => format!("init manager RDS local-init-manager {name}"),
+                Item::First(Kind::Runtime) => "init manager RTDS".to_owned(),
                 Item::First(_) => "init manager Server".to_owned(),
             };
             out.entry(owner).or_default().extend(needs.map(target));
@@ -372,6 +388,7 @@ fn target(need: &Need) -> String {
         Need::Secret(_, name) => format!("target SdsApi {name}"),
         Need::Routes(_, name) => format!("target RdsRouteConfigSubscription RDS init {name}"),
         Need::Cluster(name) => format!("target Cluster {name}"),
+        Need::Runtime(_, name) => format!("target RTDS {name}"),
         Need::First(Kind::Cluster) => "target CDS".to_owned(),
         Need::First(_) => "target LDS".to_owned(),
     }
@@ -386,7 +403,7 @@ fn describe(kind: Kind, errors: &Errors) -> String {
     let prefix = match kind {
         Kind::Cluster => "Error adding/updating cluster(s) ",
         Kind::Listener => "Error adding/updating listener(s) ",
-        Kind::Endpoints | Kind::Routes | Kind::Secret => "",
+        Kind::Endpoints | Kind::Routes | Kind::Secret | Kind::Runtime => "",
     };
     format!("{prefix}{}", all.join(if prefix.is_empty() { "; " } else { ", " }))
 }

@@ -19,6 +19,9 @@ pub const RDS: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfigurat
 /// Secrets.
 pub const SDS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
+/// Runtime values.
+pub const RTDS: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
+
 /// A resource to be served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {

@@ -9,7 +9,8 @@ use crate::basics::{BOTH, serving};
 use crate::secrets::{certificate, secret, tls_listener};
 use crate::yaml::{direct, eds, endpoints, fixed, inline, listener, rds_listener, routes};
 
-async fn not_ready(scene: &mut Scene) -> Result<()> {
+/// Notes that the proxy is not ready.
+pub(crate) async fn not_ready(scene: &mut Scene) -> Result<()> {
     let admin = scene.world.proxy.admin();
     let up = || async { admin.request("GET", "/ready").await.ok() };
     let ready = eventually("the admin interface answers", PATIENCE, up).await?;

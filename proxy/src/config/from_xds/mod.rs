@@ -61,9 +61,10 @@ use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment as PbLoad
 use weft_proto::pb::envoy::config::listener::v3::Listener as PbListener;
 use weft_proto::pb::envoy::config::route::v3::RouteConfiguration as PbRouteConfiguration;
 use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3::Secret as PbSecret;
+use weft_proto::pb::envoy::service::runtime::v3::Runtime as PbRuntime;
 
 use self::ctx::{Ctx, Findings, Out, Shared};
-use super::{Bootstrap, Cluster, ConfigError, Listener, LoadAssignment, RouteConfig, Secret};
+use super::{Bootstrap, Cluster, ConfigError, Listener, LoadAssignment, RouteConfig, RuntimeValues, Secret};
 
 /// What a conversion knows of its surroundings.
 #[derive(Debug, Clone, Default)]
@@ -200,6 +201,14 @@ pub fn load_assignment(a: &PbLoadAssignment, env: &Environment) -> Result<Conver
 /// Every problem found, each with its field path.
 pub fn secret(s: &PbSecret, env: &Environment) -> Result<Converted<Secret>, Rejected> {
     run(env, &s.name, |c| secret::secret(c, s))
+}
+
+/// Converts a discovered runtime layer.
+///
+/// # Errors
+/// Every problem found, each with its field path.
+pub fn runtime(r: &PbRuntime, env: &Environment) -> Result<Converted<RuntimeValues>, Rejected> {
+    run(env, &r.name, |c| runtime::discovered(c, r))
 }
 
 fn run<T>(

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use weft_proto::pb::envoy::config::bootstrap::v3 as pb;
+use weft_proto::pb::envoy::service::runtime::v3::Runtime;
 
 use super::ctx::{Ctx, Out};
-use super::value;
-use crate::config::{RuntimeLayer, RuntimeLayerKind};
+use super::{source, value};
+use crate::config::{RuntimeLayer, RuntimeLayerKind, RuntimeValues};
 
 /// `layered_runtime`; none at all: one that `/runtime_modify` sets, as in Envoy.
 pub(super) fn layers(c: &Ctx<'_>, r: &Option<pb::LayeredRuntime>) -> Out<Vec<RuntimeLayer>> {
@@ -32,21 +33,32 @@ fn layer(c: &Ctx<'_>, l: &pb::RuntimeLayer) -> Out<RuntimeLayer> {
     use pb::runtime_layer::LayerSpecifier as L;
     let name = c.non_empty("name", &l.name)?;
     let kind = match &l.layer_specifier {
-        None => return c.refuse("a layer is required: static_layer, disk_layer or admin_layer"),
-        Some(L::StaticLayer(s)) => {
-            let mut flat = BTreeMap::new();
-            flatten(&c.field("static_layer"), "", &value::object(s), &mut flat)?;
-            RuntimeLayerKind::Static(flat)
-        }
+        None => return c.refuse("a layer is required: static_layer, disk_layer, admin_layer or rtds_layer"),
+        Some(L::StaticLayer(s)) => RuntimeLayerKind::Static(values(&c.field("static_layer"), s)?),
         Some(L::AdminLayer(_)) => RuntimeLayerKind::Admin,
         Some(L::DiskLayer(d)) => RuntimeLayerKind::Disk {
             symlink_root: d.symlink_root.clone(),
             subdirectory: d.subdirectory.clone(),
             append_service_cluster: d.append_service_cluster,
         },
-        Some(L::RtdsLayer(_)) => return c.field("rtds_layer").unsupported("runtime discovery"),
+        Some(L::RtdsLayer(r)) => {
+            let c = c.field("rtds_layer");
+            let source = c.required("rtds_config", &r.rtds_config, source::config_source)?;
+            RuntimeLayerKind::Discovered { resource: r.name.clone(), source }
+        }
     };
     Ok(RuntimeLayer { name, kind })
+}
+
+/// The values of a discovered layer.
+pub(super) fn discovered(c: &Ctx<'_>, r: &Runtime) -> Out<RuntimeValues> {
+    r.layer.as_ref().map_or_else(|| Ok(BTreeMap::new()), |layer| values(&c.field("layer"), layer))
+}
+
+fn values(c: &Ctx<'_>, layer: &weft_proto::pb::google::protobuf::Struct) -> Out<RuntimeValues> {
+    let mut flat = BTreeMap::new();
+    flatten(c, "", &value::object(layer), &mut flat)?;
+    Ok(flat)
 }
 
 /// Nested structures become dotted keys; one that is a fraction stays a value.
@@ -54,7 +66,7 @@ fn flatten(
     c: &Ctx<'_>,
     prefix: &str,
     object: &serde_json::Map<String, serde_json::Value>,
-    flat: &mut BTreeMap<String, serde_json::Value>,
+    flat: &mut RuntimeValues,
 ) -> Out<()> {
     use serde_json::Value as V;
     for (key, v) in object {

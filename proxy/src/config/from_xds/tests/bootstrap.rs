@@ -45,6 +45,7 @@ fn runtime_layers() {
         { "name": "s", "static_layer": { "a": { "b": true, "c": { "d": 2 } }, "f": { "numerator": 1, "denominator": "HUNDRED" } } },
         { "name": "d", "disk_layer": { "symlink_root": "/r", "append_service_cluster": true } },
         { "name": "a", "admin_layer": {} },
+        { "name": "r", "rtds_layer": { "name": "rt", "rtds_config": { "ads": {} } } },
     ]);
     let found = Doc::new().set("layered_runtime.layers", layers).bootstrap().runtime_layers;
     let RuntimeLayerKind::Static(flat) = &found[0].kind else { panic!() };
@@ -52,6 +53,7 @@ fn runtime_layers() {
     let fraction = json!({ "numerator": 1, "denominator": "HUNDRED" });
     assert_eq!(keys, [("a.b", json!(true)), ("a.c.d", json!(2)), ("f", fraction)]);
     assert!(matches!(&found[1].kind, RuntimeLayerKind::Disk { append_service_cluster: true, .. }));
+    assert!(matches!(&found[3].kind, RuntimeLayerKind::Discovered { resource, .. } if resource == "rt"));
     let at = "layered_runtime.layers";
     refuses(&[
         (
@@ -64,7 +66,7 @@ fn runtime_layers() {
             at,
             json!([{ "name": "a" }]),
             "layered_runtime.layers[0]",
-            "a layer is required: static_layer, disk_layer or admin_layer",
+            "a layer is required: static_layer, disk_layer, admin_layer or rtds_layer",
         ),
         (
             at,
@@ -81,8 +83,8 @@ fn runtime_layers() {
         (
             at,
             json!([{ "name": "a", "rtds_layer": { "name": "x" } }]),
-            "layered_runtime.layers[0].rtds_layer",
-            "runtime discovery is not supported",
+            "layered_runtime.layers[0].rtds_layer.rtds_config",
+            "value is required",
         ),
     ]);
 }
