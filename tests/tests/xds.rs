@@ -7,6 +7,8 @@ mod admin;
 mod basics;
 #[path = "xds/drain.rs"]
 mod drain;
+#[path = "xds/extensions.rs"]
+mod extensions;
 #[path = "xds/files.rs"]
 mod files;
 #[path = "xds/outage.rs"]

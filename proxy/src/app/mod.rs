@@ -13,6 +13,7 @@ use crate::admin::CommandLineOptions;
 use crate::cluster::{Cluster, Clusters};
 use crate::config::{self, ConfigError};
 use crate::drain::Drain;
+use crate::http::filter::DiscoveredFilters;
 use crate::http::route::DiscoveredRoutes;
 use crate::listener::{Directory, GlobalLimit, Listener};
 use crate::runtime::Runtime;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub connections: Arc<GlobalLimit>,
     /// Routes that are discovered.
     pub routes: Arc<DiscoveredRoutes>,
+    /// Filters that are discovered.
+    pub filters: Arc<DiscoveredFilters>,
     /// Begins when the process drains.
     pub drain: Drain,
 }
@@ -149,6 +152,7 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
         listeners: Arc::default(),
         connections: GlobalLimit::new(&runtime),
         routes: Arc::default(),
+        filters: Arc::default(),
         drain: Drain::new(options.drain_time),
         runtime,
         secrets: SecretProvider::new(bootstrap.secrets, Box::new(options.load_secrets), root),

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AccessLog, AccessLogFilter, Cidr, Cors, Fault, HeaderMatcher, HeaderMutations, LogFormat, PerMillion, Rds,
-    RouteConfig, StringMatcher,
+    AccessLog, AccessLogFilter, Cidr, ConfigSource, Cors, Fault, HeaderMatcher, HeaderMutations, LogFormat, PerMillion,
+    Rds, RouteConfig, StringMatcher,
 };
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`.
@@ -476,6 +476,32 @@ pub enum HttpFilterKind {
     GrpcWeb,
     /// `grpc_stats.v3.FilterConfig`.
     GrpcStats(GrpcStatsFilter),
+    /// One of the others, by discovery.
+    Discovered(Box<ExtensionDiscovery>),
+}
+
+/// Where a filter's configuration comes from. **Source**: `envoy.config.core.v3.ExtensionConfigSource`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExtensionDiscovery {
+    /// Who delivers it.
+    pub source: ConfigSource,
+    /// In force until it comes, and when it is taken away.
+    pub default: Option<HttpFilterKind>,
+    /// Its listener waits for it (`apply_default_config_without_warming` is off).
+    pub warm: bool,
+    /// Names of the messages it may be (`type_urls`).
+    pub types: Vec<String>,
+    /// It is the last of its chain, which only the router may be.
+    pub last: bool,
+}
+
+/// A filter's configuration by discovery. **Source**: `envoy.config.core.v3.TypedExtensionConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Extension {
+    /// The full name of its message.
+    pub type_name: String,
+    /// The filter.
+    pub kind: HttpFilterKind,
 }
 
 /// **Source**: `envoy.extensions.filters.http.router.v3.Router`.

@@ -2,8 +2,8 @@
 //! these is refused by its path. An entry goes when its feature comes.
 
 use super::{
-    Bootstrap, Cluster, ClusterSpecifier, ConfigError, FilterChain, HttpConnectionManager, HttpFilterKind, Listener,
-    NetworkFilterKind, RouteAction, RouteConfig, RouteKind, TcpCluster, TcpProxy,
+    Bootstrap, Cluster, ClusterSpecifier, ConfigError, Extension, FilterChain, HttpConnectionManager, HttpFilterKind,
+    Listener, NetworkFilterKind, RouteAction, RouteConfig, RouteKind, TcpCluster, TcpProxy,
 };
 
 /// Every setting of `bootstrap` that would have no effect.
@@ -36,6 +36,13 @@ pub fn cluster(c: &Cluster) -> Vec<ConfigError> {
 pub fn routes(r: &RouteConfig) -> Vec<ConfigError> {
     let mut found = Found::default();
     in_routes(&mut found, "", r);
+    found.0
+}
+
+/// Every setting of a discovered filter that would have no effect.
+pub fn filter(extension: &Extension) -> Vec<ConfigError> {
+    let mut found = Found::default();
+    http_filter(&mut found, "typed_config", &extension.kind);
     found.0
 }
 
@@ -92,14 +99,24 @@ fn http(f: &mut Found, at: &str, h: &HttpConnectionManager) {
         f.flag(!u.filters.is_empty(), at, &format!("upgrade_configs[{i}].filters"));
     }
     for (i, filter) in h.filters.iter().enumerate() {
-        if let HttpFilterKind::GrpcStats(g) = &filter.kind {
-            f.flag(g.emit_filter_state, &format!("{at}.http_filters[{i}].typed_config"), "emit_filter_state");
-        }
-        if let HttpFilterKind::Router(r) = &filter.kind {
-            f.flag(!r.upstream_log.is_empty(), &format!("{at}.http_filters[{i}].typed_config"), "upstream_log");
+        let at = format!("{at}.http_filters[{i}]");
+        match &filter.kind {
+            HttpFilterKind::Discovered(d) => {
+                let default = d.default.as_ref();
+                default.into_iter().for_each(|k| http_filter(f, &format!("{at}.config_discovery.default_config"), k));
+            }
+            kind => http_filter(f, &format!("{at}.typed_config"), kind),
         }
     }
     in_routes(f, &format!("{at}.route_config."), &h.routes);
+}
+
+fn http_filter(f: &mut Found, at: &str, kind: &HttpFilterKind) {
+    match kind {
+        HttpFilterKind::GrpcStats(g) => f.flag(g.emit_filter_state, at, "emit_filter_state"),
+        HttpFilterKind::Router(r) => f.flag(!r.upstream_log.is_empty(), at, "upstream_log"),
+        _ => {}
+    }
 }
 
 fn in_routes(f: &mut Found, at: &str, routes: &RouteConfig) {

@@ -380,7 +380,7 @@ impl Forwarding<'_> {
 
     /// Tells the upstream how much time it has.
     pub(super) fn announce(&self, ctx: &mut StreamCtx, left: Duration) {
-        if !ctx.conn.manager.chain.router.suppress_envoy_headers {
+        if !ctx.chain().router.suppress_envoy_headers {
             let ms = HeaderValue::from(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
             ctx.request.headers.insert("x-envoy-expected-rq-timeout-ms", ms);
         }

@@ -146,7 +146,7 @@ fn answer<T: Into<Bytes>>(
     header: Option<&'static str>,
 ) -> Reply {
     let counted = ctx.route.as_ref().is_some_and(|m| m.entry.vhost.config.include_attempt_count_in_response);
-    let header = header.filter(|_| !ctx.conn.manager.chain.router.suppress_envoy_headers);
+    let header = header.filter(|_| !ctx.chain().router.suppress_envoy_headers);
     local_reply::with_headers(ctx, status, text.into(), details, |h: &mut HeaderMap| {
         if let Some(name) = header {
             h.insert(name, HeaderValue::from_static("true"));

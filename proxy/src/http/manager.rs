@@ -102,8 +102,10 @@ pub struct Manager {
     pub routes: Routes,
     /// `http.<stat_prefix>.rds.<name>.*`, where routes are discovered.
     pub rds_stats: Option<UpdateStats>,
-    /// Filters.
+    /// Filters; those that are discovered are not in it.
     pub chain: Chain,
+    /// Filters with those that are discovered, where any is.
+    live: Option<arc_swap::ArcSwap<Chain>>,
     /// Access logs.
     pub access_logs: AccessLogs,
     /// What becomes of local replies.
@@ -132,8 +134,10 @@ impl Manager {
             None => Routes::Fixed(Box::new(table)),
             Some(_) => Routes::Discovered(arc_swap::ArcSwap::from_pointee(table)),
         };
+        let discovered = super::filter::of(&config).next().is_some();
         let manager = Arc::new(Manager {
             routes,
+            live: discovered.then(|| arc_swap::ArcSwap::from_pointee(chain.clone())),
             rds_stats: config.rds.as_ref().map(|rds| UpdateStats::of_routes(&scope.scope("rds").scope(&rds.name))),
             chain,
             access_logs: parts.access_logs(&config.access_log)?,
@@ -150,8 +154,10 @@ impl Manager {
             config,
         });
         if let Some(rds) = &manager.config.rds {
+            manager.rds_stats.iter().for_each(UpdateStats::asked);
             parts.routes.register(rds, &manager, parts)?;
         }
+        parts.filters.register(&manager, parts);
         Ok(manager)
     }
 
@@ -159,6 +165,23 @@ impl Manager {
     pub(super) fn set_routes(&self, table: RouteTable) {
         if let Routes::Discovered(current) = &self.routes {
             current.store(Arc::new(table));
+        }
+    }
+
+    /// The filters of this moment, where any of them is discovered.
+    pub(super) fn chain_now(&self) -> Option<Arc<Chain>> {
+        self.live.as_ref().map(arc_swap::ArcSwap::load_full)
+    }
+
+    /// The filters of a request that began when `live` were those of the moment.
+    pub(super) fn chain_of<'a>(&'a self, live: &'a Option<Arc<Chain>>) -> &'a Chain {
+        live.as_deref().unwrap_or(&self.chain)
+    }
+
+    /// Takes discovered filters into use.
+    pub(super) fn set_chain(&self, chain: Chain) {
+        if let Some(live) = &self.live {
+            live.store(Arc::new(chain));
         }
     }
 

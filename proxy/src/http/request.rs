@@ -86,7 +86,8 @@ fn upgrade_allowed(ctx: &StreamCtx) -> bool {
 /// Runs the filters and then the route.
 async fn routed(ctx: Box<StreamCtx>, body: Body) -> Reply {
     let conn = ctx.conn.clone();
-    let chain = &conn.manager.chain;
+    let live = ctx.live_chain();
+    let chain = conn.manager.chain_of(&live);
     let (mut ctx, body) = if chain.is_empty() {
         (ctx, body)
     } else {
@@ -121,7 +122,7 @@ async fn routed(ctx: Box<StreamCtx>, body: Body) -> Reply {
             ctx.info.flags.set(ResponseFlags::NO_ROUTE_FOUND);
             local_reply::make(ctx, StatusCode::NOT_FOUND, "", "route_not_found")
         }
-        Kind::Forward(f) if conn.manager.chain.router.strict_check_headers.is_empty() => forward(ctx, body, f).await,
+        Kind::Forward(f) if ctx.chain().router.strict_check_headers.is_empty() => forward(ctx, body, f).await,
         Kind::Forward(f) => match strict::check(ctx) {
             Ok(ctx) => forward(ctx, body, f).await,
             Err(reply) => reply,
@@ -172,7 +173,7 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
     let limits = ctx.limits.clone();
     limits.of_route(f.config.idle_timeout, Timeouts::stream(&mut ctx, f), f.config.flush_timeout);
     // Without filters nothing held it.
-    let held = if ctx.conn.manager.chain.is_empty() {
+    let held = if ctx.chain().is_empty() {
         Duration::ZERO
     } else {
         crate::clock::now().saturating_duration_since(ctx.info.start)
@@ -254,7 +255,7 @@ fn respond(mut ctx: Box<StreamCtx>, fw: &Forwarding<'_>, mut head: ResponseHead,
     fw.cluster.stats.answered(status, ctx.internal);
     let conn = ctx.conn.clone();
     // An answer that comes before the end of the request says nothing about the time it took.
-    if !conn.manager.chain.router.suppress_envoy_headers && fw.upload.is_done() {
+    if !ctx.chain().router.suppress_envoy_headers && fw.upload.is_done() {
         let since = fw.upload.finished_at().unwrap_or(ctx.info.start);
         let ms = crate::clock::now().duration_since(since).as_millis() as u64;
         head.headers.insert(names::UPSTREAM_SERVICE_TIME, HeaderValue::from(ms));
@@ -272,7 +273,8 @@ fn respond(mut ctx: Box<StreamCtx>, fw: &Forwarding<'_>, mut head: ResponseHead,
         refused = true;
     }
     ctx.info.bytes.received = fw.upload.bytes();
-    let body = conn.manager.chain.response(&mut ctx, &mut head, body);
+    let live = ctx.live_chain();
+    let body = conn.manager.chain_of(&live).response(&mut ctx, &mut head, body);
     let tunnel =
         !refused && is_upgrade(&ctx) && (head.status.is_success() || head.status == StatusCode::SWITCHING_PROTOCOLS);
     manager::finish_response(&mut ctx, &mut head, false);

@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 
 use super::body::BodyError;
 use super::connection::{EndReason, HttpConn};
+use super::filter::Chain;
 use super::head::{RequestHead, ResponseHead, Scheme};
 use super::limits::{Expiry, Shared};
 use super::route::{Matched, VirtualCluster};
@@ -27,6 +28,8 @@ pub struct StreamCtx {
     pub trailers: Option<HeaderMap>,
     /// The route, once found.
     pub route: Option<Matched>,
+    /// The filters it goes through, where any of them is discovered.
+    live_chain: Option<Arc<Chain>>,
     /// The client is internal (`x-envoy-internal`).
     pub internal: bool,
     /// Uniformly random, one per request: all of its random choices derive from it.
@@ -87,11 +90,11 @@ impl StreamCtx {
         let random = crate::worker::random();
         StreamCtx {
             info: StreamInfo::new(conn.info.clone(), random, Some(request.protocol)),
-            conn,
             request,
             response: None,
             trailers: None,
             route: None,
+            live_chain: conn.manager.chain_now(),
             internal: false,
             random,
             grpc_web: None,
@@ -103,7 +106,18 @@ impl StreamCtx {
             tunnel: false,
             has_request,
             closed: false,
+            conn,
         }
+    }
+
+    /// The filters it goes through.
+    pub fn chain(&self) -> &Chain {
+        self.conn.manager.chain_of(&self.live_chain)
+    }
+
+    /// What [`Manager::chain_of`](super::manager::Manager::chain_of) makes of it stays while the request changes.
+    pub(super) fn live_chain(&self) -> Option<Arc<Chain>> {
+        self.live_chain.clone()
     }
 
     /// Finds the virtual cluster of a request that is about to be forwarded.

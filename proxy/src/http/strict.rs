@@ -30,9 +30,14 @@ const RETRY_GRPC_ON: &[&str] = &["cancelled", "deadline-exceeded", "resource-exh
 /// The answer, where a header that is to be checked does not hold.
 #[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
 pub(super) fn check(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
-    let conn = ctx.conn.clone();
-    let bad =
-        conn.manager.chain.router.strict_check_headers.iter().find_map(|name| invalid(&ctx.request.headers, name));
+    let (conn, live) = (ctx.conn.clone(), ctx.live_chain());
+    let bad = conn
+        .manager
+        .chain_of(&live)
+        .router
+        .strict_check_headers
+        .iter()
+        .find_map(|name| invalid(&ctx.request.headers, name));
     let Some((name, value)) = bad else { return Ok(ctx) };
     ctx.info.flags.set(ResponseFlags::INVALID_ENVOY_REQUEST_HEADERS);
     let text = format!("invalid header '{name}' with value '{value}'");

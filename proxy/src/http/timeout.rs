@@ -63,7 +63,7 @@ impl Timeouts {
             rewrite_grpc = true;
         }
         let millis = |headers: &HeaderMap, name: &str| steered.then(|| millis(headers, name)).flatten();
-        if ctx.conn.manager.chain.router.respect_expected_rq_timeout
+        if ctx.chain().router.respect_expected_rq_timeout
             && let Some(t) = millis(headers, "x-envoy-expected-rq-timeout-ms")
         {
             route = Some(t);

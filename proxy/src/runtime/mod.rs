@@ -18,7 +18,9 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::config::{ConfigSource, PerMillion, RuntimeFlag, RuntimeFraction, RuntimeLayer, RuntimeLayerKind, RuntimeValues};
+use crate::config::{
+    ConfigSource, PerMillion, RuntimeFlag, RuntimeFraction, RuntimeLayer, RuntimeLayerKind, RuntimeValues,
+};
 use crate::stats::{Counter, Gauge, Scope};
 
 use self::entry::Entry;

@@ -26,6 +26,14 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
             dump.dynamic_endpoint_configs.push(resource(name, Kind::Endpoints, loaded, None));
         }
     }
+    if state.filters.any {
+        let all = state.filters.all.iter().filter_map(|((_, name), entry)| match (&entry.active, &entry.error) {
+            (Some(active), error) => Some(resource(name, Kind::Extension, active, error.as_ref())),
+            (None, Some(error)) => Some(refused(name, Kind::Extension, error)),
+            (None, None) => None,
+        });
+        dump.ecds_filters = Some(all.collect());
+    }
     for (name, entry) in &state.listeners.all {
         dump.dynamic_listeners.push(DumpedListener {
             name: name.clone(),

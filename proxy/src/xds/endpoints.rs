@@ -48,13 +48,13 @@ impl Endpoints {
     /// No answer came in time.
     pub(super) fn timed_out(&self, cluster: &str) {
         if let Some(stats) = self.stats.get(cluster) {
-            stats.init_fetch_timeout.inc();
+            stats.timed_out();
         }
     }
 
     /// The stream was lost.
     pub(super) fn failed(&self) {
-        self.stats.values().for_each(|s| s.update_failure.inc());
+        self.stats.values().for_each(|s| s.failed());
     }
 }
 
@@ -67,7 +67,7 @@ impl State {
         let known = entry.current.is_some();
         let stats = self.endpoints.stats.entry(cluster.name.to_string());
         let stats = stats.or_insert_with(|| UpdateStats::new(&cluster.stats.scope));
-        stats.update_attempt.inc();
+        stats.asked();
         self.sources.watch(from, Kind::Endpoints, service);
         if changed {
             self.sources.ask_again(from, Kind::Endpoints);
@@ -107,7 +107,7 @@ impl State {
             match result {
                 Ok(()) => stats.for_each(|s| s.accepted(&update.version, began.elapsed())),
                 Err(reason) => {
-                    stats.for_each(|s| s.update_rejected.inc());
+                    stats.for_each(|s| s.rejected());
                     errors.push((resource.name.clone(), reason));
                     continue;
                 }

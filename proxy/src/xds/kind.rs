@@ -2,6 +2,7 @@
 
 use prost::Name;
 use weft_proto::pb::envoy::config::cluster::v3::Cluster;
+use weft_proto::pb::envoy::config::core::v3::TypedExtensionConfig;
 use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use weft_proto::pb::envoy::config::listener::v3::Listener;
 use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
@@ -24,12 +25,14 @@ pub enum Kind {
     Secret,
     /// RTDS.
     Runtime,
+    /// ECDS.
+    Extension,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 6] =
-        [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes, Kind::Secret, Kind::Runtime];
+    pub const ALL: [Kind; 7] =
+        [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes, Kind::Secret, Kind::Runtime, Kind::Extension];
 
     /// The full name of its message.
     fn message(self) -> String {
@@ -40,6 +43,7 @@ impl Kind {
             Kind::Routes => RouteConfiguration::full_name(),
             Kind::Secret => Secret::full_name(),
             Kind::Runtime => Runtime::full_name(),
+            Kind::Extension => TypedExtensionConfig::full_name(),
         }
     }
 
@@ -52,6 +56,7 @@ impl Kind {
             Kind::Routes => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Kind::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Kind::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
+            Kind::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
         }
     }
 
@@ -92,6 +97,10 @@ impl Kind {
             Kind::Runtime => (
                 "/envoy.service.runtime.v3.RuntimeDiscoveryService/StreamRuntime",
                 "/envoy.service.runtime.v3.RuntimeDiscoveryService/DeltaRuntime",
+            ),
+            Kind::Extension => (
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs",
             ),
         }
     }

@@ -176,7 +176,13 @@ impl State {
                 (Listener::new(config, &self.parts), Some(sockets))
             }
         };
-        let listener = listener.map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
+        let listener = match listener {
+            Ok(listener) => listener,
+            Err(e) => {
+                self.forget_filters();
+                return Err(format!("{}: {}", e.field_path, e.reason));
+            }
+        };
         let entry = self.listeners.all.entry(name.clone()).or_default();
         entry.warming = Some(Warm { loaded, listener, sockets });
         if self.warming.begin(&Item::Listener(name.clone()), needs) {
@@ -193,6 +199,11 @@ impl State {
             if !self.parts.routes.is_known(&rds.source.from, &rds.name) {
                 let deadline = Self::deadline(&rds.source, now);
                 needs.push((Need::Routes(rds.source.from.clone(), rds.name.clone()), deadline));
+            }
+        }
+        for (name, d) in needs::listener_filters(config) {
+            if self.want_filter(name, &d.source.from) && d.warm {
+                needs.push((Need::Filter(d.source.from.clone(), name.to_owned()), Self::deadline(&d.source, now)));
             }
         }
         for (name, source) in needs::listener_secrets(config) {
@@ -253,5 +264,6 @@ impl State {
             self.routes.all.remove(&(from.clone(), name.clone()));
             self.sources.unwatch(&from, Kind::Routes, &name);
         }
+        self.forget_filters();
     }
 }

@@ -21,6 +21,7 @@ mod clusters;
 mod dump;
 mod endpoints;
 mod files;
+mod filters;
 mod kind;
 mod listeners;
 mod needs;
@@ -149,8 +150,9 @@ fn check_files(start: &Start) -> Result<(), ConfigError> {
         }
     }
     for (layer, _, source) in start.parts.runtime.discovered() {
-        files::check(&source.from)
-            .map_err(|e| ConfigError::at(format!("layered_runtime.layers[{layer}].rtds_layer.rtds_config"), e.reason))?;
+        files::check(&source.from).map_err(|e| {
+            ConfigError::at(format!("layered_runtime.layers[{layer}].rtds_layer.rtds_config"), e.reason)
+        })?;
     }
     for cluster in start.parts.clusters.all().iter() {
         needs::check_cluster(&cluster.config).map_err(|e| ConfigError { resource: cluster.name.to_string(), ..e })?;

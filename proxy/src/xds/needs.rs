@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::files;
 use crate::config::{
-    Cluster, ClusterSpecifier, ConfigError, ConfigSource, Discovery, DownstreamTransport, Listener, Mirror,
-    NetworkFilterKind, Rds, RouteConfig, RouteKind, SdsConfig, SdsSource, UpstreamTransport,
+    Cluster, ClusterSpecifier, ConfigError, ConfigSource, Discovery, DownstreamTransport, ExtensionDiscovery,
+    HttpFilterKind, Listener, Mirror, NetworkFilterKind, Rds, RouteConfig, RouteKind, SdsConfig, SdsSource,
+    UpstreamTransport,
 };
 
 /// Discovered secrets of a cluster.
@@ -40,9 +41,10 @@ pub(super) fn check_cluster(c: &Cluster) -> Result<(), ConfigError> {
 /// # Errors
 /// A file is missing.
 pub(super) fn check_listener(l: &Listener) -> Result<(), ConfigError> {
-    listener_routes(l)
-        .into_iter()
-        .try_for_each(|rds| files::check(&rds.source.from).map_err(|e| ConfigError::at("rds.config_source", e.reason)))
+    let check =
+        |source: &ConfigSource, field: &str| files::check(&source.from).map_err(|e| ConfigError::at(field, e.reason));
+    listener_routes(l).into_iter().try_for_each(|rds| check(&rds.source, "rds.config_source"))?;
+    listener_filters(l).try_for_each(|(_, d)| check(&d.source, "config_discovery.config_source"))
 }
 
 /// Discovered secrets of a listener.
@@ -71,6 +73,16 @@ pub(super) fn listener_routes(l: &Listener) -> Vec<&Rds> {
             _ => None,
         })
         .collect()
+}
+
+/// Discovered filters of a listener, by name.
+pub(super) fn listener_filters(l: &Listener) -> impl Iterator<Item = (&str, &ExtensionDiscovery)> {
+    let filters = l.filter_chains.iter().chain(&l.default_filter_chain).flat_map(|c| &c.filters);
+    let http = filters.filter_map(|f| if let NetworkFilterKind::Http(h) = &f.kind { Some(h) } else { None });
+    http.flat_map(|h| &h.filters).filter_map(|f| match &f.kind {
+        HttpFilterKind::Discovered(d) => Some((&*f.name, &**d)),
+        _ => None,
+    })
 }
 
 /// Clusters that routes name.

@@ -43,10 +43,9 @@ impl State {
             let entry = self.routes.all.entry((from.clone(), resource.name.clone())).or_default();
             entry.error = result.as_ref().err().map(|reason| failure(resource, reason));
             for stats in managers.iter().filter_map(|m| m.rds_stats.as_ref()) {
-                stats.update_attempt.inc();
                 match &result {
                     Ok(()) => stats.accepted(&update.version, began.elapsed()),
-                    Err(_) => stats.update_rejected.inc(),
+                    Err(_) => stats.rejected(),
                 }
             }
             if let Err(reason) = result {

@@ -4,6 +4,7 @@
 //! the waiting, too. Runs on: the control thread.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use weft_proto::pb::envoy::service::runtime::v3::Runtime as PbRuntime;
@@ -38,12 +39,12 @@ impl RuntimeLayers {
 
     /// No answer came in time.
     pub(super) fn timed_out(&self) {
-        self.stats.iter().for_each(|s| s.init_fetch_timeout.inc());
+        self.stats.iter().for_each(|s| s.timed_out());
     }
 
     /// The stream was lost.
     pub(super) fn failed(&self) {
-        self.stats.iter().for_each(|s| s.update_failure.inc());
+        self.stats.iter().for_each(|s| s.failed());
     }
 }
 
@@ -53,7 +54,7 @@ impl State {
         let runtime = self.parts.runtime.clone();
         let mut needs = Vec::new();
         for (_, resource, source) in runtime.discovered() {
-            self.runtime.stats.iter().for_each(|s| s.update_attempt.inc());
+            self.runtime.stats.iter().for_each(|s| s.asked());
             self.sources.watch(&source.from, Kind::Runtime, resource);
             needs.push((Need::Runtime(source.from.clone(), resource.to_owned()), Self::deadline(source, now)));
         }
@@ -74,7 +75,7 @@ impl State {
                     self.runtime.stats.iter().for_each(|s| s.accepted(&update.version, began.elapsed()));
                 }
                 Err(reason) => {
-                    self.runtime.stats.iter().for_each(|s| s.update_rejected.inc());
+                    self.runtime.stats.iter().for_each(|s| s.rejected());
                     errors.push((resource.name.clone(), reason));
                 }
             }
@@ -83,6 +84,7 @@ impl State {
         }
         for name in &update.removed {
             self.remove_runtime(name);
+            self.runtime.stats.iter().for_each(|s| s.accepted(&update.version, Duration::ZERO));
             let ready = self.warming.met(&Need::Runtime(from.clone(), name.clone()));
             self.ready(ready, now);
         }
@@ -98,6 +100,8 @@ impl State {
     /// A layer is gone: it holds nothing any more.
     pub(super) fn remove_runtime(&self, name: &str) {
         let layers = self.runtime.layers.iter().filter(|((_, resource), _)| resource == name);
-        layers.flat_map(|(_, layers)| layers).for_each(|layer| self.parts.runtime.deliver(layer, &RuntimeValues::new()));
+        layers
+            .flat_map(|(_, layers)| layers)
+            .for_each(|layer| self.parts.runtime.deliver(layer, &RuntimeValues::new()));
     }
 }

@@ -35,13 +35,13 @@ impl Secrets {
     /// Somebody asks for a secret.
     pub(super) fn wanted(&mut self, name: &str, root: &Scope) {
         let new = || UpdateStats::new(&root.scope("sds").scope(name));
-        self.stats.entry(name.to_owned()).or_insert_with(new).update_attempt.inc();
+        self.stats.entry(name.to_owned()).or_insert_with(new).asked();
     }
 
     /// No answer came in time.
     pub(super) fn timed_out(&self, name: &str) {
         if let Some(stats) = self.stats.get(name) {
-            stats.init_fetch_timeout.inc();
+            stats.timed_out();
         }
     }
 }
@@ -66,7 +66,7 @@ impl State {
                     Ok(ignored) => *entry = Entry { active: Some(loaded(resource, ignored)), error: None },
                     Err(reason) => {
                         entry.error = Some(failure(resource, &reason));
-                        stats.update_rejected.inc();
+                        stats.rejected();
                         errors.push((resource.name.clone(), reason));
                         continue;
                     }

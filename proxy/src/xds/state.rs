@@ -16,6 +16,7 @@ use weft_proto::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use super::check::Strictness;
 use super::clusters::Clusters;
 use super::endpoints::Endpoints;
+use super::filters::Filters;
 use super::kind::Kind;
 use super::listeners::Listeners;
 use super::mux::{Answered, Update};
@@ -59,6 +60,8 @@ pub(super) enum Need {
     Cluster(String),
     /// A layer of runtime values.
     Runtime(Source, String),
+    /// The configuration of a filter.
+    Filter(Source, String),
     /// A first answer of a kind.
     First(Kind),
 }
@@ -110,6 +113,7 @@ pub struct State {
     pub(super) routes: Routes,
     pub(super) secrets: Secrets,
     pub(super) runtime: RuntimeLayers,
+    pub(super) filters: Filters,
     /// Clusters whose names are to be resolved.
     pub(super) resolve: Vec<Arc<Cluster>>,
     kinds: BTreeMap<Kind, UpdateStats>,
@@ -154,6 +158,7 @@ impl State {
             routes: Routes::default(),
             secrets: Secrets::default(),
             runtime: RuntimeLayers::new(&parts.runtime, &root),
+            filters: Filters::default(),
             resolve: Vec::new(),
             kinds,
             versions: BTreeMap::new(),
@@ -185,6 +190,7 @@ impl State {
             Kind::Routes => self.update_routes(from, &update, &mut errors, now),
             Kind::Secret => self.update_secrets(from, &update, &mut errors, now),
             Kind::Runtime => self.update_runtime(from, &update, &mut errors, now),
+            Kind::Extension => self.update_filters(from, &update, &mut errors, now),
         }
         let ready = self.warming.met(&Need::First(kind));
         self.ready(ready, now);
@@ -198,7 +204,7 @@ impl State {
             return (answered, Ok(()));
         }
         if let Some(stats) = stats {
-            stats.update_rejected.inc();
+            stats.rejected();
         }
         let text = describe(kind, &errors);
         tracing::warn!(kind = ?kind, version, "update refused: {text}");
@@ -248,6 +254,7 @@ impl State {
                 Kind::Cluster => self.remove_cluster(&name, now),
                 Kind::Listener => self.remove_listener(&name),
                 Kind::Runtime => self.remove_runtime(&name),
+                Kind::Extension => self.filter_expired(&name),
                 // What is in use is better than nothing.
                 Kind::Endpoints | Kind::Routes | Kind::Secret => {}
             }
@@ -260,16 +267,17 @@ impl State {
             (Item::First(Kind::Runtime), _) => self.runtime.timed_out(),
             (Item::First(kind), _) => {
                 if let Some(stats) = self.kinds.get(kind) {
-                    stats.init_fetch_timeout.inc();
+                    stats.timed_out();
                 }
             }
             (Item::Cluster(name), Need::Endpoints(..)) => self.endpoints.timed_out(name),
             (Item::Listener(_), Need::Routes(from, name)) => {
                 for manager in self.parts.routes.managers(from, name) {
-                    manager.rds_stats.iter().for_each(|s| s.init_fetch_timeout.inc());
+                    manager.rds_stats.iter().for_each(|s| s.timed_out());
                 }
             }
             (_, Need::Secret(_, name)) => self.secrets.timed_out(name),
+            (_, Need::Filter(from, name)) => self.filters.timed_out(from, name),
             _ => {}
         }
     }
@@ -285,11 +293,12 @@ impl State {
             match kind {
                 Kind::Cluster | Kind::Listener => {
                     if let Some(stats) = self.kinds.get(kind) {
-                        stats.update_failure.inc();
+                        stats.failed();
                     }
                 }
                 Kind::Endpoints => self.endpoints.failed(),
                 Kind::Runtime => self.runtime.failed(),
+                Kind::Extension => self.filters.failed(),
                 Kind::Routes | Kind::Secret => {}
             }
         }
@@ -298,7 +307,7 @@ impl State {
     /// Counts that something is asked for.
     fn attempt(&self, kind: Kind) {
         if let Some(stats) = self.kinds.get(&kind) {
-            stats.update_attempt.inc();
+            stats.asked();
         }
     }
 
@@ -389,6 +398,7 @@ fn target(need: &Need) -> String {
         Need::Routes(_, name) => format!("target RdsRouteConfigSubscription RDS init {name}"),
         Need::Cluster(name) => format!("target Cluster {name}"),
         Need::Runtime(_, name) => format!("target RTDS {name}"),
+        Need::Filter(_, name) => format!("target FilterConfigSubscription init {name}"),
         Need::First(Kind::Cluster) => "target CDS".to_owned(),
         Need::First(_) => "target LDS".to_owned(),
     }
@@ -403,7 +413,7 @@ fn describe(kind: Kind, errors: &Errors) -> String {
     let prefix = match kind {
         Kind::Cluster => "Error adding/updating cluster(s) ",
         Kind::Listener => "Error adding/updating listener(s) ",
-        Kind::Endpoints | Kind::Routes | Kind::Secret | Kind::Runtime => "",
+        Kind::Endpoints | Kind::Routes | Kind::Secret | Kind::Runtime | Kind::Extension => "",
     };
     format!("{prefix}{}", all.join(if prefix.is_empty() { "; " } else { ", " }))
 }

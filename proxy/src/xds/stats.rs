@@ -6,16 +6,12 @@ use crate::stats::{Counter, Gauge, Histogram, Scope, TextReadout, Unit};
 
 /// What counts the updates of one subscription: `cluster_manager.cds.*`, `cluster.<name>.*` and so on.
 pub struct UpdateStats {
-    /// Requests for it, and pushes without one.
-    pub update_attempt: Counter,
-    /// Updates in force.
-    pub update_success: Counter,
-    /// Streams that were lost.
-    pub update_failure: Counter,
-    /// Updates refused.
-    pub update_rejected: Counter,
-    /// First answers that did not come in time.
-    pub init_fetch_timeout: Counter,
+    /// Subscriptions that began, and everything that the others count, as in Envoy.
+    update_attempt: Counter,
+    update_success: Counter,
+    update_failure: Counter,
+    update_rejected: Counter,
+    init_fetch_timeout: Counter,
     version: Gauge,
     version_text: TextReadout,
     update_time: Gauge,
@@ -47,8 +43,32 @@ impl UpdateStats {
         UpdateStats { reload: Some(reload), ..UpdateStats::new(scope) }
     }
 
+    /// A subscription begins.
+    pub fn asked(&self) {
+        self.update_attempt.inc();
+    }
+
+    /// An update was refused.
+    pub fn rejected(&self) {
+        self.update_attempt.inc();
+        self.update_rejected.inc();
+    }
+
+    /// The stream was lost.
+    pub fn failed(&self) {
+        self.update_attempt.inc();
+        self.update_failure.inc();
+    }
+
+    /// The first answer did not come in time.
+    pub fn timed_out(&self) {
+        self.update_attempt.inc();
+        self.init_fetch_timeout.inc();
+    }
+
     /// An update is in force.
     pub fn accepted(&self, version: &str, took: std::time::Duration) {
+        self.update_attempt.inc();
         self.update_success.inc();
         self.update_time.set(now_ms());
         self.version.set(version_hash(version));

@@ -22,6 +22,9 @@ pub const SDS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tl
 /// Runtime values.
 pub const RTDS: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
 
+/// Configurations of filters.
+pub const ECDS: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+
 /// A resource to be served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {

@@ -31,6 +31,8 @@ pub struct ConfigDump {
     pub dynamic_active_clusters: Vec<DumpedResource>,
     /// Discovered clusters that are not ready.
     pub dynamic_warming_clusters: Vec<DumpedResource>,
+    /// Discovered configurations of filters; absent: none was ever wanted.
+    pub ecds_filters: Option<Vec<DumpedResource>>,
     /// Listeners of the bootstrap.
     pub static_listeners: Vec<DumpedResource>,
     /// Discovered listeners.

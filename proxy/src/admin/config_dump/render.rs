@@ -24,6 +24,7 @@ pub(super) fn sections(
 ) -> Vec<Section> {
     let render = Render { to_json, names };
     let mut sections = vec![render.bootstrap(dump), render.clusters(dump)];
+    sections.extend(render.filters(dump));
     if include_eds {
         sections.push(render.endpoints(dump));
     }
@@ -59,6 +60,16 @@ impl Render<'_> {
             ],
             values: version(&dump.clusters_version),
         }
+    }
+
+    fn filters(&self, dump: &ConfigDump) -> Option<Section> {
+        let filters = dump.ecds_filters.as_ref()?;
+        Some(Section {
+            message: "EcdsConfigDump",
+            fields: &[],
+            lists: vec![("ecds_filters", "EcdsFilterConfig", self.list(filters, "ecds_filter", false))],
+            values: Map::new(),
+        })
     }
 
     fn endpoints(&self, dump: &ConfigDump) -> Section {

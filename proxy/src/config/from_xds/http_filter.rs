@@ -7,12 +7,14 @@ use weft_proto::pb::envoy::extensions::filters::http::{
 };
 use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
-use super::ctx::{Ctx, Out, type_name};
+use weft_proto::schema::type_url_name;
+
+use super::ctx::{Ctx, Out, Shared, type_name};
 use super::network_filter::terminal_last;
-use super::{access_log, fault, headers, matcher, value};
+use super::{Environment, access_log, fault, headers, matcher, source, value};
 use crate::config::{
-    AppendAction, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter, HttpFilter, HttpFilterKind, PerMillion,
-    QueryMutation, RouterFilter,
+    AppendAction, ConfigError, Extension, ExtensionDiscovery, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter,
+    HttpFilter, HttpFilterKind, PerMillion, QueryMutation, RouterFilter,
 };
 
 /// Headers that `strict_check_headers` may name.
@@ -24,6 +26,18 @@ const STRICT_HEADERS: [&str; 5] = [
     "x-envoy-retry-on",
 ];
 
+/// Filters that there are, by the full name of their message.
+const KNOWN: [&str; 8] = [
+    "envoy.extensions.filters.http.router.v3.Router",
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+    "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+    "envoy.extensions.filters.http.buffer.v3.Buffer",
+    "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+];
+
 /// The filters of a chain: the last one ends it, and no other does.
 pub(super) fn chain(
     c: &Ctx<'_>,
@@ -31,18 +45,87 @@ pub(super) fn chain(
     filters: &[pb::HttpFilter],
     kind_of_chain: &str,
 ) -> Out<Vec<HttpFilter>> {
-    let converted = c.each(field, filters, filter)?;
+    let mut converted = c.each(field, filters, filter)?;
+    let count = converted.len();
     // A skipped optional filter keeps its place: paths name what stands in the document, and the router must stand last in it.
-    for (i, f) in converted.iter().enumerate() {
+    for (i, f) in converted.iter_mut().enumerate() {
         let Some(f) = f else { continue };
-        let (kind, terminal) = extension(&f.kind);
-        let here = c.index(field, i);
-        terminal_last(&here, &f.name, kind, kind_of_chain, terminal, i + 1 == converted.len())?;
+        let (here, last) = (c.index(field, i), i + 1 == count);
+        let fixed = match &mut f.kind {
+            HttpFilterKind::Discovered(d) => {
+                d.last = last;
+                d.default.as_ref()
+            }
+            kind => Some(&*kind),
+        };
+        // What is discovered is checked when it comes.
+        let (kind, terminal) = fixed.map_or(("", last), extension);
+        terminal_last(&here, &f.name, kind, kind_of_chain, terminal, last)?;
         here.ensure(!(terminal && f.disabled), || {
             format!("Error: the last (terminal) filter ({}) in the chain cannot be disabled by default.", f.name)
         })?;
     }
     Ok(converted.into_iter().flatten().collect())
+}
+
+/// Whether a filter may stand where its configuration is discovered for, in Envoy's words.
+///
+/// # Errors
+/// Why it may not.
+pub fn fits(d: &ExtensionDiscovery, name: &str, found: &Extension) -> Result<(), ConfigError> {
+    let environment = Environment::default();
+    let shared = Shared::new(&environment);
+    let c = Ctx::root(&shared);
+    let allowed = d.types.contains(&found.type_name);
+    let (kind, terminal) = extension(&found.kind);
+    let fits = c
+        .ensure(allowed, || {
+            format!("Error: filter config has type URL {} but expect {}.", found.type_name, d.types.join(", "))
+        })
+        .and_then(|()| terminal_last(&c, name, kind, "http", terminal, d.last));
+    match fits {
+        Ok(()) => Ok(()),
+        Err(_) => Err(shared.into_findings().errors.pop().unwrap_or_else(|| ConfigError::at("", "does not fit"))),
+    }
+}
+
+/// A discovered configuration.
+pub(super) fn discovered(c: &Ctx<'_>, t: &core::TypedExtensionConfig) -> Out<Extension> {
+    let c = c.field("typed_config");
+    let Some(any) = &t.typed_config else { return c.refuse("value is required") };
+    let kind = match kind(&c, any) {
+        Some(kind) => kind?,
+        None => return c.unknown_extension(&t.name, Some(any)),
+    };
+    Ok(Extension { type_name: type_name(any).into_owned(), kind })
+}
+
+fn discovery(c: &Ctx<'_>, name: &str, d: &core::ExtensionConfigSource) -> Out<ExtensionDiscovery> {
+    let source = c.required("config_source", &d.config_source, source::config_source);
+    let types = c.each("type_urls", &d.type_urls, |c, url| {
+        let name = type_url_name(url);
+        c.ensure(KNOWN.contains(&name), || format!("Error: no factory found for a required type URL {name}."))?;
+        Ok(name.to_owned())
+    })?;
+    c.field("type_urls").ensure(!types.is_empty(), || "value must contain at least 1 item(s)".into())?;
+    let default = c.opt("default_config", &d.default_config, |c, any| {
+        let found = type_name(any);
+        let Some(kind) = kind(c, any) else {
+            return c.refuse(format!(
+                "Error: cannot find filter factory {name} for default filter configuration with type URL {found}."
+            ));
+        };
+        c.ensure(types.iter().any(|t| **t == *found), || {
+            format!("Error: filter config has type URL {found} but expect {}.", types.join(", "))
+        })?;
+        kind
+    });
+    let (source, default) = (source?, default?);
+    let warm = !d.apply_default_config_without_warming;
+    c.field("apply_default_config_without_warming").ensure(warm || default.is_some(), || {
+        format!("Error: filter config {name} applied without warming but has no default config.")
+    })?;
+    Ok(ExtensionDiscovery { source, default, warm, types, last: false })
 }
 
 /// The name Envoy registers a filter by, and whether it ends a chain.
@@ -56,6 +139,8 @@ fn extension(kind: &HttpFilterKind) -> (&'static str, bool) {
         HttpFilterKind::Fault(_) => ("envoy.filters.http.fault", false),
         HttpFilterKind::GrpcWeb => ("envoy.filters.http.grpc_web", false),
         HttpFilterKind::GrpcStats(_) => ("envoy.filters.http.grpc_stats", false),
+        // None stands for another.
+        HttpFilterKind::Discovered(_) => ("", false),
     }
 }
 
@@ -64,7 +149,10 @@ fn filter(c: &Ctx<'_>, f: &pb::HttpFilter) -> Out<Option<HttpFilter>> {
     use pb::http_filter::ConfigType as T;
     let name = c.non_empty("name", &f.name)?;
     let any = match &f.config_type {
-        Some(T::ConfigDiscovery(_)) => return c.field("config_discovery").unsupported("extension discovery"),
+        Some(T::ConfigDiscovery(d)) => {
+            let kind = HttpFilterKind::Discovered(Box::new(discovery(&c.field("config_discovery"), &name, d)?));
+            return Ok(Some(HttpFilter { name, disabled: f.disabled, kind }));
+        }
         Some(T::TypedConfig(any)) => Some(any),
         None => None,
     };
@@ -83,7 +171,11 @@ fn filter(c: &Ctx<'_>, f: &pb::HttpFilter) -> Out<Option<HttpFilter>> {
 
 /// `None`: nobody here implements it.
 fn kind(c: &Ctx<'_>, any: &weft_proto::pb::google::protobuf::Any) -> Option<Out<HttpFilterKind>> {
-    Some(match &*type_name(any) {
+    let name = type_name(any);
+    if !KNOWN.contains(&&*name) {
+        return None;
+    }
+    Some(match &*name {
         "envoy.extensions.filters.http.router.v3.Router" => {
             c.unpack(any).and_then(|r| router(c, &r)).map(HttpFilterKind::Router)
         }
@@ -224,5 +316,39 @@ fn grpc_stats(g: &grpc_stats::FilterConfig) -> GrpcStatsFilter {
         emit_filter_state: g.emit_filter_state,
         upstream_stats: g.enable_upstream_stats,
         replace_dots: g.replace_dots_in_grpc_service_name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_proto::pb::google::protobuf::Any;
+
+    use super::*;
+
+    #[test]
+    fn every_known_filter_is_converted() {
+        let environment = Environment::default();
+        let shared = Shared::new(&environment);
+        let c = Ctx::root(&shared);
+        for name in KNOWN {
+            let any = Any { type_url: format!("type.googleapis.com/{name}"), value: Vec::new() };
+            assert!(kind(&c, &any).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_discovered_must_fit_its_place() {
+        let source = crate::config::ConfigSource { from: crate::config::Source::Ads, initial_fetch_timeout: None };
+        let types = vec![KNOWN[0].to_owned(), KNOWN[1].to_owned()];
+        let mut d = ExtensionDiscovery { source, default: None, warm: true, types, last: false };
+        let router = Extension { type_name: KNOWN[0].into(), kind: HttpFilterKind::Router(RouterFilter::default()) };
+        let cors = Extension { type_name: KNOWN[1].into(), kind: HttpFilterKind::Cors };
+        let web = Extension { type_name: KNOWN[6].into(), kind: HttpFilterKind::GrpcWeb };
+        assert!(fits(&d, "f", &cors).is_ok());
+        assert!(fits(&d, "f", &router).unwrap_err().reason.contains("must be the last filter"));
+        assert!(fits(&d, "f", &web).unwrap_err().reason.starts_with("Error: filter config has type URL"));
+        d.last = true;
+        assert!(fits(&d, "f", &router).is_ok());
+        assert!(fits(&d, "f", &cors).unwrap_err().reason.contains("is the last filter"));
     }
 }

@@ -57,6 +57,7 @@ use std::collections::HashSet;
 
 use weft_proto::pb::envoy::config::bootstrap::v3::Bootstrap as PbBootstrap;
 use weft_proto::pb::envoy::config::cluster::v3::Cluster as PbCluster;
+use weft_proto::pb::envoy::config::core::v3::TypedExtensionConfig as PbExtension;
 use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment as PbLoadAssignment;
 use weft_proto::pb::envoy::config::listener::v3::Listener as PbListener;
 use weft_proto::pb::envoy::config::route::v3::RouteConfiguration as PbRouteConfiguration;
@@ -64,7 +65,8 @@ use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3::Secret as PbS
 use weft_proto::pb::envoy::service::runtime::v3::Runtime as PbRuntime;
 
 use self::ctx::{Ctx, Findings, Out, Shared};
-use super::{Bootstrap, Cluster, ConfigError, Listener, LoadAssignment, RouteConfig, RuntimeValues, Secret};
+pub use self::http_filter::fits as extension_fits;
+use super::{Bootstrap, Cluster, ConfigError, Extension, Listener, LoadAssignment, RouteConfig, RuntimeValues, Secret};
 
 /// What a conversion knows of its surroundings.
 #[derive(Debug, Clone, Default)]
@@ -209,6 +211,14 @@ pub fn secret(s: &PbSecret, env: &Environment) -> Result<Converted<Secret>, Reje
 /// Every problem found, each with its field path.
 pub fn runtime(r: &PbRuntime, env: &Environment) -> Result<Converted<RuntimeValues>, Rejected> {
     run(env, &r.name, |c| runtime::discovered(c, r))
+}
+
+/// Converts a discovered configuration of a filter.
+///
+/// # Errors
+/// Every problem found, each with its field path.
+pub fn extension(t: &PbExtension, env: &Environment) -> Result<Converted<Extension>, Rejected> {
+    run(env, &t.name, |c| http_filter::discovered(c, t))
 }
 
 fn run<T>(

@@ -5,6 +5,7 @@
 
 mod buffer;
 mod cors;
+mod discovered;
 mod fault;
 mod grpc_stats;
 mod grpc_web;
@@ -12,6 +13,8 @@ mod health_check;
 mod trailers;
 
 pub use self::cors::Policy;
+pub(in crate::http) use self::discovered::of;
+pub use self::discovered::{DiscoveredFilters, ExtensionStats};
 pub(in crate::http) use self::fault::limit;
 pub use self::fault::{Active as ActiveFaults, LimitedBody};
 
@@ -57,6 +60,10 @@ enum Kind {
     Fault(Box<fault::Fault>),
     GrpcWeb,
     GrpcStats(grpc_stats::GrpcStats),
+    /// A discovered router: what the chain leads to.
+    Router,
+    /// Its configuration is not there.
+    Missing,
 }
 
 /// Header mutations of the `header_mutation` filter.
@@ -89,8 +96,9 @@ enum Override {
 }
 
 /// The filters of a connection manager.
+#[derive(Clone)]
 pub struct Chain {
-    filters: Vec<Filter>,
+    filters: Vec<Arc<Filter>>,
     runtime: Arc<Runtime>,
     /// The router's settings.
     pub router: config::RouterFilter,
@@ -114,21 +122,52 @@ impl Chain {
         let mut chain =
             Chain { filters: Vec::new(), runtime: parts.runtime.clone(), router: config::RouterFilter::default() };
         for f in filters {
-            let kind = match &f.kind {
-                HttpFilterKind::Router(r) => {
-                    chain.router = r.clone();
-                    continue;
-                }
-                HttpFilterKind::Cors => Kind::Cors(cors::Stats::new(scope)),
-                HttpFilterKind::HeaderMutation(c) => Kind::HeaderMutation(Mutating::new(c)?),
-                HttpFilterKind::HealthCheck(c) => Kind::HealthCheck(health_check::HealthCheck::new(c, scope, parts)?),
-                HttpFilterKind::Buffer(max) => Kind::Buffer(*max),
-                HttpFilterKind::Fault(c) => Kind::Fault(Box::new(fault::Fault::new(&f.name, c, scope, &parts.runtime))),
-                HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
-                HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
-            };
-            chain.filters.push(Filter { name: f.name.clone(), disabled: f.disabled, kind });
+            if let HttpFilterKind::Router(r) = &f.kind {
+                chain.router = r.clone();
+                continue;
+            }
+            let kind = chain.kind(&f.name, &f.kind, scope, parts)?;
+            chain.filters.push(Arc::new(Filter { name: f.name.clone(), disabled: f.disabled, kind }));
         }
+        Ok(chain)
+    }
+
+    fn kind(&mut self, name: &str, kind: &HttpFilterKind, scope: &Scope, parts: &Parts) -> Result<Kind, ConfigError> {
+        Ok(match kind {
+            HttpFilterKind::Router(r) => {
+                self.router = r.clone();
+                Kind::Router
+            }
+            HttpFilterKind::Cors => Kind::Cors(cors::Stats::new(scope)),
+            HttpFilterKind::HeaderMutation(c) => Kind::HeaderMutation(Mutating::new(c)?),
+            HttpFilterKind::HealthCheck(c) => Kind::HealthCheck(health_check::HealthCheck::new(c, scope, parts)?),
+            HttpFilterKind::Buffer(max) => Kind::Buffer(*max),
+            HttpFilterKind::Fault(c) => Kind::Fault(Box::new(fault::Fault::new(name, c, scope, &parts.runtime))),
+            HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
+            HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
+            HttpFilterKind::Discovered(d) => match &d.default {
+                Some(default) => self.kind(name, default, scope, parts)?,
+                None => Kind::Missing,
+            },
+        })
+    }
+
+    /// The same chain with another filter at a place; `None`: one whose configuration is not there. Places count all filters
+    /// but a router that is written in the configuration.
+    ///
+    /// # Errors
+    /// A filter that cannot be compiled.
+    pub fn with(
+        &self,
+        place: usize,
+        kind: Option<&HttpFilterKind>,
+        scope: &Scope,
+        parts: &Parts,
+    ) -> Result<Chain, ConfigError> {
+        let mut chain = self.clone();
+        let Some(slot) = self.filters.get(place) else { return Ok(chain) };
+        let kind = kind.map_or(Ok(Kind::Missing), |kind| chain.kind(&slot.name, kind, scope, parts))?;
+        chain.filters[place] = Arc::new(Filter { name: slot.name.clone(), disabled: slot.disabled, kind });
         Ok(chain)
     }
 
@@ -251,6 +290,8 @@ impl Filter {
                 let body = g.request(&ctx, body);
                 Flow::Continue(ctx, body)
             }
+            Kind::Router => Flow::Continue(ctx, body),
+            Kind::Missing => discovered::missing(ctx),
         }
     }
 
@@ -277,7 +318,7 @@ impl Filter {
                 body
             }
             Kind::Fault(_) => fault::limit(ctx, body, Some(i)),
-            Kind::Buffer(_) => body,
+            Kind::Buffer(_) | Kind::Router | Kind::Missing => body,
         }
     }
 }
