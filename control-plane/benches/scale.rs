@@ -135,7 +135,7 @@ async fn all(shared: &Shared<World>, sequence: u64, streams: usize) -> Result<()
         // Cheap to ask first; the list says it for certain.
         if metrics.streams.value() == i64::try_from(streams)? && metrics.unsynced_streams.value() == 0 {
             let list = shared.connections.list();
-            if list.iter().all(|connection| connection.state().synced >= sequence) {
+            if list.iter().all(|connection| connection.synced() >= sequence) {
                 return Ok(());
             }
         }

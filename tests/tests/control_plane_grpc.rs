@@ -1,13 +1,18 @@
-//! gRPC without a proxy: Python's grpcio resolves a service by the control plane, splits by weight and follows an endpoint.
+//! gRPC without a proxy: Python's grpcio resolves a service by the control plane, splits by weight and follows an endpoint; and it asks
+//! what the control plane shows of it (CSDS).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
+use prost::Message as _;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use weft_proto::pb::envoy::service::status::v3::client_config::GenericXdsConfig;
+use weft_proto::pb::envoy::service::status::v3::{ClientStatusRequest, ClientStatusResponse, ConfigStatus};
+use weft_proto::pb::envoy::r#type::matcher::v3::{NodeMatcher, StringMatcher, string_matcher::MatchPattern};
 use weft_tests::control_plane::ControlPlane;
 use weft_tests::locate::{NO_WEFT_CLI, skipped, weft_cli};
 use weft_tests::wait::{PATIENCE, eventually};
@@ -109,6 +114,32 @@ fn share(seen: &BTreeMap<String, u32>, ip: &str) -> u32 {
     seen.iter().filter(|(address, _)| address.starts_with(ip)).map(|(_, count)| count).sum()
 }
 
+/// What the client has is shown by CSDS, unary and as a stream: all of it accepted.
+async fn shows_its_status(plane: &ControlPlane, id: &str) -> Result<()> {
+    let mut peer = Peer::start(script("csds.py").arg(format!("127.0.0.1:{}", plane.grpc())))?;
+    let exact = StringMatcher { match_pattern: Some(MatchPattern::Exact(id.to_owned())), ..Default::default() };
+    let node_matchers = vec![NodeMatcher { node_id: Some(exact), ..Default::default() }];
+    let request = ClientStatusRequest { node_matchers, ..Default::default() };
+    let digits: String = request.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
+    peer.stdin.write_all(format!("{digits}\n").as_bytes()).await?;
+    for method in ["FetchClientStatus", "StreamClientStatus"] {
+        let line = peer.line().await?;
+        let bytes = (0..line.len() / 2).map(|at| u8::from_str_radix(&line[at * 2..at * 2 + 2], 16));
+        let bytes: Vec<u8> = bytes.collect::<Result<_, _>>()?;
+        let response = ClientStatusResponse::decode(bytes.as_slice())?;
+        let [client] = response.config.as_slice() else { anyhow::bail!("{method}: {response:?}") };
+        ensure!(client.node.as_ref().is_some_and(|node| node.id == id), "{method}: {client:?}");
+        let all = &client.generic_xds_configs;
+        let clusters = all.iter().filter(|of| of.type_url.ends_with(".Cluster")).count();
+        ensure!(clusters == 2, "{method}: the two subsets: {all:?}");
+        let accepted = |of: &&GenericXdsConfig| {
+            of.config_status() == ConfigStatus::Synced && !of.version_info.is_empty() && of.xds_config.is_some()
+        };
+        ensure!(all.iter().all(|of| accepted(&of)), "{method}: {all:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpcio_resolves_splits_and_follows() -> Result<()> {
     const CALLS: u32 = 400;
@@ -146,6 +177,7 @@ async fn grpcio_resolves_splits_and_follows() -> Result<()> {
     // 80 of 400 is four standard deviations of 8 either way.
     ensure!((48..=112).contains(&v2), "not 80 to 20: {seen:?}");
     plane.settled(1).await?;
+    shows_its_status(&plane, id).await?;
 
     plane.write("split.yaml", &split(0, 100))?;
     plane.write("pods.yaml", &pods(port, &[("v1", "127.0.0.21"), ("v2", "127.0.0.23")]))?;

@@ -1,6 +1,7 @@
 //! Who is connected, what each client has, and whether all have followed a change.
 //!
-//! Owns the list that `proxy-status` and `/debug` show. Must not know: how streams work. Any thread.
+//! Owns the list that `proxy-status`, `/debug` and CSDS show. Must not know: how streams work. Any thread. What is shown is looked up
+//! when somebody asks: a stream that goes on says no more than how far it is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::SystemTime;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::session::{Ack, Nack, Session, Variant};
@@ -56,7 +57,11 @@ pub struct Connection {
     pub variant: Variant,
     /// Since when.
     pub connected_at: SystemTime,
-    state: Mutex<State>,
+    session: Mutex<Session>,
+    /// The last world of which the client has accepted everything.
+    synced: AtomicU64,
+    /// The world of what it may have.
+    current: AtomicU64,
 }
 
 /// What a stream has.
@@ -142,12 +147,20 @@ impl Connections {
         proxy: Arc<Proxy>,
         peer: Option<SocketAddr>,
         service: &'static str,
-        variant: Variant,
+        session: Session,
     ) -> Guard {
-        let id = self.next_id.fetch_add(1, Relaxed);
-        let connected_at = SystemTime::now();
-        let connection =
-            Arc::new(Connection { id, proxy, peer, service, variant, connected_at, state: Mutex::default() });
+        let connection = Arc::new(Connection {
+            id: self.next_id.fetch_add(1, Relaxed),
+            proxy,
+            peer,
+            service,
+            variant: session.variant(),
+            connected_at: SystemTime::now(),
+            session: Mutex::new(session),
+            synced: AtomicU64::new(0),
+            current: AtomicU64::new(0),
+        });
+        let id = connection.id;
         let mut open = self.open.lock();
         open.connections.insert(id, connection.clone());
         let streams = open.proxies.entry(connection.proxy.id.clone()).or_default();
@@ -204,7 +217,24 @@ impl Connection {
     /// What the client has.
     #[must_use]
     pub fn state(&self) -> State {
-        self.state.lock().clone()
+        let session = self.session.lock();
+        State {
+            synced: self.synced(),
+            current: self.current.load(Relaxed),
+            resources: session.resources().clone(),
+            types: ResourceType::ALL.into_iter().filter_map(|ty| type_state(&session, ty)).collect(),
+        }
+    }
+
+    /// The last world of which the client has accepted everything.
+    #[must_use]
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Relaxed)
+    }
+
+    /// The state of its stream. While it is held the stream stands still.
+    pub(super) fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock()
     }
 }
 
@@ -220,24 +250,22 @@ impl Guard {
         &self.connection
     }
 
-    /// Shows what the stream has come to; `current` is the world its resources are of.
-    pub(super) fn report(&mut self, session: &Session, current: u64) {
-        let synced = session.is_synced();
-        let mut state = self.connection.state.lock();
-        let followed = synced && state.synced < current;
-        if synced {
-            state.synced = current;
-        }
-        state.current = current;
-        state.resources = session.resources().clone();
-        state.types = ResourceType::ALL.into_iter().filter_map(|ty| type_state(session, ty)).collect();
-        drop(state);
+    pub(super) fn session(&self) -> MutexGuard<'_, Session> {
+        self.connection.session()
+    }
+
+    /// Says how far the stream has come; `current` is the world its resources are of.
+    pub(super) fn report(&mut self, current: u64) {
+        let connection = &self.connection;
+        let synced = connection.session().is_synced();
+        connection.current.store(current, Relaxed);
+        let followed = synced && connection.synced.fetch_max(current, Relaxed) < current;
         if synced != self.synced {
             self.synced = synced;
             self.connections.metrics.unsynced_streams.add(if synced { -1 } else { 1 });
         }
         if followed {
-            self.connections.followed(self.connection.id, current);
+            self.connections.followed(connection.id, current);
         }
     }
 }
@@ -249,6 +277,11 @@ impl Drop for Guard {
         }
         self.connections.close(&self.connection);
     }
+}
+
+/// A moment of the clock that is measured with, on the one that is shown.
+pub(super) fn wall(at: Instant) -> SystemTime {
+    SystemTime::now() - at.elapsed()
 }
 
 fn type_state(session: &Session, ty: ResourceType) -> Option<TypeState> {

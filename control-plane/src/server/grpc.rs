@@ -15,8 +15,10 @@ use tonic::server::Grpc;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
+use weft_proto::pb::envoy::service::status::v3::{ClientStatusRequest, ClientStatusResponse};
 
 use super::Shared;
+use super::csds;
 use super::framing::{self, Messages};
 use super::health::{self, HealthRequest, HealthResponse};
 use super::reflection::{self, ReflectionRequest, ReflectionResponse};
@@ -57,12 +59,13 @@ fn discovery(path: &str) -> Option<Method> {
 }
 
 /// Services besides discovery.
+const CSDS: &str = "envoy.service.status.v3.ClientStatusDiscoveryService";
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// The names of all services.
 pub(super) fn services() -> impl Iterator<Item = &'static str> {
-    SERVICES.into_iter().map(|(name, ..)| name).chain([HEALTH]).chain(REFLECTION)
+    SERVICES.into_iter().map(|(name, ..)| name).chain([CSDS, HEALTH]).chain(REFLECTION)
 }
 
 /// Whether a service is served.
@@ -73,6 +76,8 @@ pub(super) fn knows(service: &str) -> bool {
 /// A method, by its path.
 enum Call {
     Discovery(Method),
+    FetchStatus,
+    StreamStatus,
     HealthCheck,
     HealthWatch,
     Reflection,
@@ -83,6 +88,8 @@ fn call(path: &str) -> Option<Call> {
         return Some(Call::Discovery(method));
     }
     match path.strip_prefix('/')?.split_once('/')? {
+        (CSDS, "FetchClientStatus") => Some(Call::FetchStatus),
+        (CSDS, "StreamClientStatus") => Some(Call::StreamStatus),
         (HEALTH, "Check") => Some(Call::HealthCheck),
         (HEALTH, "Watch") => Some(Call::HealthWatch),
         (service, "ServerReflectionInfo") if REFLECTION.contains(&service) => Some(Call::Reflection),
@@ -127,6 +134,16 @@ where
                     let messages = Messages::new(Body::new(body), shared.limits.max_message_bytes);
                     framing::respond(stream::serve(shared, method, peer, messages))
                 }
+                Some(Call::FetchStatus) => {
+                    let limit = shared.limits.max_message_bytes;
+                    let mut grpc = Grpc::new(StatusCodec::default()).max_decoding_message_size(limit);
+                    grpc.unary(ClientStatus { shared }, request).await
+                }
+                Some(Call::StreamStatus) => {
+                    let limit = shared.limits.max_message_bytes;
+                    let mut grpc = Grpc::new(StatusCodec::default()).max_decoding_message_size(limit);
+                    grpc.streaming(ClientStatus { shared }, request).await
+                }
                 Some(Call::HealthCheck) => Grpc::new(ProstCodec::default()).unary(Check { shared }, request).await,
                 Some(Call::HealthWatch) => {
                     Grpc::new(ProstCodec::default()).server_streaming(Watch { shared }, request).await
@@ -138,6 +155,45 @@ where
 }
 
 type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
+
+type StatusCodec = ProstCodec<ClientStatusResponse, ClientStatusRequest>;
+
+/// Says what clients have, once or whenever it is asked.
+struct ClientStatus<G: Generator> {
+    shared: Arc<Shared<G>>,
+}
+
+impl<G: Generator> Service<tonic::Request<ClientStatusRequest>> for ClientStatus<G> {
+    type Response = tonic::Response<ClientStatusResponse>;
+    type Error = Status;
+    type Future = std::future::Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<ClientStatusRequest>) -> Self::Future {
+        let connections = self.shared.connections.list();
+        std::future::ready(csds::answer(&connections, request.get_ref()).map(tonic::Response::new))
+    }
+}
+
+impl<G: Generator> Service<tonic::Request<Streaming<ClientStatusRequest>>> for ClientStatus<G> {
+    type Response = tonic::Response<Answers<ClientStatusResponse>>;
+    type Error = Status;
+    type Future = std::future::Ready<Result<Self::Response, Status>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<Streaming<ClientStatusRequest>>) -> Self::Future {
+        let shared = self.shared.clone();
+        let answer = move |question: Result<_, Status>| csds::answer(&shared.connections.list(), &question?);
+        let stream: Answers<_> = Box::pin(request.into_inner().map(answer));
+        std::future::ready(Ok(tonic::Response::new(stream)))
+    }
+}
 
 /// Says whether it is healthy.
 struct Check<G: Generator> {

@@ -7,11 +7,13 @@
 //! | [`session`] | one stream as a state machine, without input or output |
 //! | `stream`, `codec`, `framing`, `encoded`, `grpc` | its way to a client |
 //! | `health`, `reflection` | gRPC's own services |
+//! | `csds` | who has what, over gRPC |
 //! | [`connections`] | who is connected and what they have |
 //! | [`serve_http`] | health, metrics and debug pages |
 
 mod codec;
 pub mod connections;
+mod csds;
 mod debounce;
 mod encoded;
 #[cfg(test)]

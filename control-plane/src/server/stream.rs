@@ -64,7 +64,6 @@ struct Driver<G: Generator> {
 
 struct Client<G: Generator> {
     proxy: Arc<Proxy>,
-    session: Session,
     /// The world of its resources.
     sequence: u64,
     guard: Guard,
@@ -100,7 +99,7 @@ impl<G: Generator> Driver<G> {
 
     async fn event(&mut self) -> Result<Event, Status> {
         let now = Instant::now();
-        let deadline = self.client.as_ref().and_then(|client| client.session.deadline(now));
+        let deadline = self.client.as_ref().and_then(|client| client.guard.session().deadline(now));
         tokio::select! {
             biased;
             () = self.shared.stop.cancelled() => Ok(Event::Stopping),
@@ -115,10 +114,9 @@ impl<G: Generator> Driver<G> {
 
     fn push(&mut self) -> Option<Message> {
         let client = self.client.as_mut()?;
-        let Some(push) = client.session.next_push(Instant::now()) else {
-            client.guard.report(&client.session, client.sequence);
-            return None;
-        };
+        let push = client.guard.session().next_push(Instant::now());
+        client.guard.report(client.sequence);
+        let push = push?;
         let metrics = self.shared.connections.metrics();
         let ty = push.ty;
         tracing::debug!(
@@ -133,7 +131,6 @@ impl<G: Generator> Driver<G> {
         let message = Message { own: push.own(), shared: self.shared.encoded.shared(&push, &self.shared.identifier) };
         metrics.pushes[ty as usize].add(1);
         metrics.push_bytes.observe((message.own.len() + message.shared.len()) as f64);
-        client.guard.report(&client.session, client.sequence);
         Some(message)
     }
 
@@ -141,7 +138,7 @@ impl<G: Generator> Driver<G> {
     async fn refresh(&mut self) {
         let Some(client) = &mut self.client else { return };
         if let Some((Computed { sequence, resources }, lease)) = self.shared.cache.resources(&client.proxy).await {
-            client.session.update(resources);
+            client.guard.session().update(resources);
             client.sequence = sequence;
             client._lease = lease;
         }
@@ -159,8 +156,8 @@ impl<G: Generator> Driver<G> {
         let Some(ty) = resource_type(self.method, &request, &client.proxy)? else { return Ok(()) };
         let now = Instant::now();
         let answer = match &request {
-            Request::Sotw(request) => client.session.sotw_request(ty, request, now),
-            Request::Delta(request) => client.session.delta_request(ty, request, now),
+            Request::Sotw(request) => client.guard.session().sotw_request(ty, request, now),
+            Request::Delta(request) => client.guard.session().delta_request(ty, request, now),
         };
         if let Some(answer) = answer.map_err(|refused| Status::invalid_argument(refused.to_string()))? {
             self.answered(&answer);
@@ -188,9 +185,9 @@ impl<G: Generator> Driver<G> {
         };
         let method = self.method;
         tracing::info!(proxy = proxy.id, kind = %proxy.kind, service = method.service, "connected ({:?})", method.variant);
-        let guard = self.shared.connections.open(proxy.clone(), self.peer, method.service, method.variant);
         let session = Session::new(method.variant, computed.resources);
-        Ok(Client { proxy, session, sequence: computed.sequence, guard, _lease: lease })
+        let guard = self.shared.connections.open(proxy.clone(), self.peer, method.service, session);
+        Ok(Client { proxy, sequence: computed.sequence, guard, _lease: lease })
     }
 
     fn refused(&self, status: &Status) {

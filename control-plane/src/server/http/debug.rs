@@ -9,7 +9,6 @@ use std::time::SystemTime;
 use serde_json::{Value as Json, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tokio::time::Instant;
 use weft_proto::pb::envoy::config::core::v3::{address, socket_address};
 use weft_proto::pb::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint};
 use weft_proto::to_json::{Options, encoded};
@@ -17,7 +16,7 @@ use weft_proto::to_json::{Options, encoded};
 use crate::cache::Cache;
 use crate::generate::Generator;
 use crate::resource::{Resource, ResourceSet, ResourceType};
-use crate::server::connections::{Connection, Status, TypeState};
+use crate::server::connections::{Connection, Status, TypeState, wall};
 use crate::server::session::Variant;
 
 /// Each stream: who, and how it stands with each type.
@@ -196,11 +195,6 @@ fn protocol(variant: Variant) -> &'static str {
         Variant::Sotw => "sotw",
         Variant::Delta => "delta",
     }
-}
-
-/// A moment of the clock that is measured with, on the one that is shown.
-fn wall(at: Instant) -> SystemTime {
-    SystemTime::now() - at.elapsed()
 }
 
 fn timestamp(at: SystemTime) -> String {

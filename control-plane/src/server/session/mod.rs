@@ -20,6 +20,7 @@ mod tests;
 
 pub use push::Push;
 pub use request::{Answer, Refused};
+pub use subscription::standing::{How, Standing};
 pub use subscription::{Ack, Nack, Subscription};
 
 use std::sync::Arc;

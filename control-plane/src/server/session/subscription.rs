@@ -2,6 +2,8 @@
 //!
 //! Owns the difference between the two. Must not know: other types.
 
+pub(super) mod standing;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
