@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::locate;
@@ -71,6 +73,37 @@ impl ControlPlane {
         std::fs::rename(fresh, file).context("rename")
     }
 
+    /// Takes a file away.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        std::fs::remove_file(self.dir.path().join("mesh").join(name)).with_context(|| name.to_owned())
+    }
+
+    /// Waits until nothing has changed for a moment, and every one of at least `streams` streams has answered for all of it.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub async fn quiet(&self, streams: usize) -> Result<()> {
+        // The debounce is 20 ms; this is long enough for a file to be seen on a busy machine.
+        const STABLE: Duration = Duration::from_millis(250);
+        let seen = std::cell::RefCell::new((Value::Null, Instant::now()));
+        let look = || async {
+            let status = self.debug("/debug/push_status").await.ok()?;
+            let mut seen = seen.borrow_mut();
+            if seen.0 != status["sequence"] {
+                *seen = (status["sequence"].clone(), Instant::now());
+            }
+            let count = |state: &str| status["byState"][state].as_u64();
+            let answered = count("synced")? + count("nacked")?;
+            let all = answered == status["streams"].as_u64()? && answered >= streams as u64;
+            (all && seen.1.elapsed() >= STABLE).then_some(())
+        };
+        let outcome = eventually("all proxies have answered", PATIENCE * 2, look).await;
+        outcome.with_context(|| self.log())
+    }
+
     /// The port of xDS.
     #[must_use]
     pub fn grpc(&self) -> u16 {
@@ -132,6 +165,33 @@ impl ControlPlane {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
+}
+
+/// The bootstrap of a proxy with everything by ADS: its node, `labels` as the inside of a YAML flow map, `GRPC` or `DELTA_GRPC`, and
+/// the port of the control plane.
+#[must_use]
+pub fn bootstrap(id: &str, labels: &str, api_type: &str, port: u16) -> String {
+    format!(
+        r#"
+node: {{id: "{id}", cluster: test, metadata: {{LABELS: {{{labels}}}, INTERCEPTION_MODE: NONE}}}}
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {{{{admin}}}}}}}}}}
+dynamic_resources:
+  ads_config: {{api_type: {api_type}, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
+  cds_config: {{ads: {{}}, resource_api_version: V3}}
+  lds_config: {{ads: {{}}, resource_api_version: V3}}
+static_resources:
+  clusters:
+  - name: xds
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{http2_protocol_options: {{}}}}
+    load_assignment:
+      cluster_name: xds
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]
+"#
+    )
 }
 
 /// `weft`, if it is built.

@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod ads;
+pub mod bookinfo;
 pub mod client;
 pub mod config;
 pub mod control_plane;

@@ -25,7 +25,8 @@ pub struct Identity {
 pub struct Material {
     /// The authority that signed `identities`.
     pub ca: String,
-    /// By file name: `server` (for `localhost` and `127.0.0.1`), `other` (for `other.example`), `client` (SPIFFE
+    /// By file name: `server` (for `localhost` and `127.0.0.1`), `other` (for `other.example`), `googleapis` (for
+    /// `www.googleapis.com`), `client` (SPIFFE
     /// `spiffe://example/client`), `stranger` (a client of another authority).
     pub identities: Vec<(&'static str, Identity)>,
 }
@@ -68,6 +69,7 @@ fn make() -> Result<Material> {
     let identities = vec![
         ("server", leaf(&ca, "server", &["localhost", "127.0.0.1"], None)?),
         ("other", leaf(&ca, "other", &["other.example", "*.wild.example"], None)?),
+        ("googleapis", leaf(&ca, "googleapis", &["www.googleapis.com"], None)?),
         ("client", leaf(&ca, "client", &["client.example"], Some("spiffe://example/client"))?),
         ("stranger", leaf(&stranger, "stranger", &["client.example"], Some("spiffe://example/client"))?),
     ];
@@ -88,8 +90,16 @@ impl Material {
         Ok(())
     }
 
+    /// An identity's certificate and key as PEM.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn pem(&self, name: &str) -> Result<&Identity> {
+        self.identities.iter().find(|(key, _)| *key == name).map(|(_, found)| found).context("no such identity")
+    }
+
     fn identity(&self, name: &str) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
-        let (_, found) = self.identities.iter().find(|(key, _)| *key == name).context("no such identity")?;
+        let found = self.pem(name)?;
         let chain = CertificateDer::pem_slice_iter(found.certificate.as_bytes()).collect::<Result<_, _>>()?;
         Ok((chain, PrivateKeyDer::from_pem_slice(found.key.as_bytes())?))
     }
@@ -104,7 +114,15 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 /// # Errors
 /// When the material is unusable.
 pub fn server(alpn: &[&str]) -> Result<Arc<ServerConfig>> {
-    let (chain, key) = material()?.identity("server")?;
+    server_as("server", alpn)
+}
+
+/// A server that shows this certificate and asks for none.
+///
+/// # Errors
+/// When there is no such identity.
+pub fn server_as(identity: &str, alpn: &[&str]) -> Result<Arc<ServerConfig>> {
+    let (chain, key) = material()?.identity(identity)?;
     let versions = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let mut config = versions.with_no_client_auth().with_single_cert(chain, key)?;
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use weft_tests::client::fetch;
-use weft_tests::control_plane::ControlPlane;
+use weft_tests::control_plane::{ControlPlane, bootstrap};
 use weft_tests::locate::{Kind, NO_ENVOY, NO_WEFT, NO_WEFT_CLI, skipped, weft_cli};
 use weft_tests::ports::Reserved;
 use weft_tests::tls;
@@ -136,30 +136,6 @@ impl Mesh {
         ];
         Ok(Self { plane: ControlPlane::start(&files).await?, app_port, service, gateway, _apps: apps })
     }
-}
-
-fn bootstrap(id: &str, labels: &str, api_type: &str, port: u16) -> String {
-    format!(
-        r#"
-node: {{id: "{id}", cluster: test, metadata: {{LABELS: {{{labels}}}, INTERCEPTION_MODE: NONE}}}}
-admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {{{{admin}}}}}}}}}}
-dynamic_resources:
-  ads_config: {{api_type: {api_type}, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
-  cds_config: {{ads: {{}}, resource_api_version: V3}}
-  lds_config: {{ads: {{}}, resource_api_version: V3}}
-static_resources:
-  clusters:
-  - name: xds
-    type: STATIC
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{http2_protocol_options: {{}}}}
-    load_assignment:
-      cluster_name: xds
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]
-"#
-    )
 }
 
 async fn get(port: u16, host: &str) -> Result<(u16, String)> {

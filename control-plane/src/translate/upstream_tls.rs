@@ -26,11 +26,10 @@ pub(super) fn apply(cluster: &mut pb::Cluster, http: &mut Option<HttpProtocolOpt
         let h2 = http.as_ref().is_some_and(is_http2);
         let context = context(of, target, http.is_some(), h2);
         socket = Some(wire::transport_socket(TLS, &context));
-        if of.sni.as_ref().is_none_or(String::is_empty)
-            && let Some(options) = http
-        {
-            // The server name follows the request, and so does what the certificate must say.
-            options.upstream_http_protocol_options = Some(core::UpstreamHttpProtocolOptions {
+        if of.sni.as_ref().is_none_or(String::is_empty) {
+            // The server name follows the request, and so does what the certificate must say. Requests may come to a port of
+            // any protocol: a route may lead from a plain port to the one of HTTPS.
+            http.get_or_insert_with(http1).upstream_http_protocol_options = Some(core::UpstreamHttpProtocolOptions {
                 auto_sni: true,
                 auto_san_validation: of.subject_alt_names.is_empty() && !is_unverified(of),
                 ..Default::default()
@@ -51,6 +50,16 @@ pub(super) fn apply(cluster: &mut pb::Cluster, http: &mut Option<HttpProtocolOpt
         socket = Some(wire::transport_socket("envoy.transport_sockets.upstream_proxy_protocol", &outer));
     }
     cluster.transport_socket = socket;
+}
+
+fn http1() -> HttpProtocolOptions {
+    let config = http::ExplicitHttpConfig {
+        protocol_config: Some(http::explicit_http_config::ProtocolConfig::HttpProtocolOptions(Default::default())),
+    };
+    HttpProtocolOptions {
+        upstream_protocol_options: Some(http::UpstreamProtocolOptions::ExplicitHttpConfig(config)),
+        ..Default::default()
+    }
 }
 
 fn is_http2(options: &HttpProtocolOptions) -> bool {

@@ -119,7 +119,7 @@ fn merge_filter(base: &Filter, over: &[u8]) -> Option<Filter> {
 
 /// Two encodings of one type in a row are the one merged over the other. Of another type, or if the base has not changed,
 /// the later one counts.
-fn merge_any(before: &Any, after: &Any) -> Any {
+pub(super) fn merge_any(before: &Any, after: &Any) -> Any {
     if before == after || before.type_url != after.type_url {
         return after.clone();
     }

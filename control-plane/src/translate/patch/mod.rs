@@ -7,6 +7,7 @@ mod routes;
 
 use prost::Message;
 use weft_proto::pb::envoy::config::cluster::v3::Cluster;
+use weft_proto::pb::envoy::config::core::v3::transport_socket::ConfigType as SocketConfig;
 use weft_proto::pb::envoy::config::core::v3::{TrafficDirection, TypedExtensionConfig};
 use weft_proto::pb::envoy::config::listener::v3::Listener;
 use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
@@ -125,7 +126,21 @@ fn clusters(kind: ProxyKind, patch: &Patch, all: &mut Vec<Cluster>) {
         let inbound = cluster.name.starts_with("inbound|") || cluster.name.starts_with("Inbound");
         in_context(kind, context, inbound) && patch.of.cluster.as_ref().is_none_or(|of| cluster_fits(of, &cluster.name))
     };
-    in_list(all, patch, fits, merged);
+    in_list(all, patch, fits, merge_cluster);
+}
+
+/// A transport socket of the same name keeps what the patch does not say.
+fn merge_cluster(base: &Cluster, over: &[u8]) -> Option<Cluster> {
+    let mut made = merged(base, over)?;
+    let before = base.transport_socket.as_ref();
+    if let (Some(before), Some(after)) = (before, made.transport_socket.as_mut())
+        && before.name == after.name
+        && let (Some(SocketConfig::TypedConfig(before)), Some(SocketConfig::TypedConfig(after))) =
+            (&before.config_type, &mut after.config_type)
+    {
+        *after = filters::merge_any(before, after);
+    }
+    Some(made)
 }
 
 fn cluster_fits(of: &ClusterMatch, name: &str) -> bool {
