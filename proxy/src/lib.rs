@@ -14,6 +14,7 @@ pub mod drain;
 pub mod http;
 pub mod listener;
 pub mod logging;
+pub mod on_demand;
 pub mod runtime;
 pub mod stats;
 pub mod stream_info;

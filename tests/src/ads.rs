@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinHandle;
 
-pub use resource::{CDS, ECDS, EDS, LDS, RDS, RTDS, Resource, SDS, resource};
+pub use resource::{CDS, ECDS, EDS, LDS, RDS, RTDS, Resource, SDS, VHDS, resource};
 
 use crate::wait::{PATIENCE, eventually};
 

@@ -11,6 +11,8 @@ mod drain;
 mod extensions;
 #[path = "xds/files.rs"]
 mod files;
+#[path = "xds/on_demand.rs"]
+mod on_demand;
 #[path = "xds/outage.rs"]
 mod outage;
 #[path = "xds/refusals.rs"]

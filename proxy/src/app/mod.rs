@@ -16,6 +16,7 @@ use crate::drain::Drain;
 use crate::http::filter::DiscoveredFilters;
 use crate::http::route::DiscoveredRoutes;
 use crate::listener::{Directory, GlobalLimit, Listener};
+use crate::on_demand::OnDemand;
 use crate::runtime::Runtime;
 use crate::stats::Store;
 use crate::transport::tls::SecretProvider;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub routes: Arc<DiscoveredRoutes>,
     /// Filters that are discovered.
     pub filters: Arc<DiscoveredFilters>,
+    /// What requests wait for until it is discovered.
+    pub on_demand: Arc<OnDemand>,
     /// Begins when the process drains.
     pub drain: Drain,
 }
@@ -153,6 +156,7 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
         connections: GlobalLimit::new(&runtime),
         routes: Arc::default(),
         filters: Arc::default(),
+        on_demand: Arc::default(),
         drain: Drain::new(options.drain_time),
         runtime,
         secrets: SecretProvider::new(bootstrap.secrets, Box::new(options.load_secrets), root),

@@ -21,6 +21,7 @@ pub(crate) fn parts(workers: usize) -> Parts {
         connections: crate::listener::GlobalLimit::new(&runtime),
         routes: Arc::default(),
         filters: Arc::default(),
+        on_demand: Arc::default(),
         drain: crate::drain::Drain::new(std::time::Duration::from_secs(600)),
         runtime,
         sinks: crate::access_log::SinkRegistry::new(&root, crate::access_log::FlushOptions::default()).unwrap(),

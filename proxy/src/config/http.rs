@@ -476,8 +476,19 @@ pub enum HttpFilterKind {
     GrpcWeb,
     /// `grpc_stats.v3.FilterConfig`.
     GrpcStats(GrpcStatsFilter),
+    /// `on_demand.v3.OnDemand`: who delivers clusters that are not there; absent: nobody.
+    OnDemand(Option<OnDemandClusters>),
     /// One of the others, by discovery.
     Discovered(Box<ExtensionDiscovery>),
+}
+
+/// Clusters by discovery when a request needs them. **Source**: `envoy.extensions.filters.http.on_demand.v3.OnDemandCds`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnDemandClusters {
+    /// Who delivers them; delta only.
+    pub source: ConfigSource,
+    /// A request waits for so long (default 5 s).
+    pub timeout: Duration,
 }
 
 /// Where a filter's configuration comes from. **Source**: `envoy.config.core.v3.ExtensionConfigSource`.
@@ -596,6 +607,8 @@ pub enum PerFilterConfig {
     HeaderMutation(Box<HeaderMutationFilter>),
     /// `buffer.v3.BufferPerRoute`: the new limit.
     Buffer(u64),
+    /// `on_demand.v3.PerRouteConfig`: who delivers clusters instead; absent: nobody.
+    OnDemand(Option<Box<OnDemandClusters>>),
     /// `fault.v3.HTTPFault`.
     Fault(Box<Fault>),
 }

@@ -3,7 +3,7 @@
 
 use super::{
     Bootstrap, Cluster, ClusterSpecifier, ConfigError, Extension, FilterChain, HttpConnectionManager, HttpFilterKind,
-    Listener, NetworkFilterKind, RouteAction, RouteConfig, RouteKind, TcpCluster, TcpProxy,
+    Listener, NetworkFilterKind, RouteAction, RouteConfig, RouteKind, TcpCluster, TcpProxy, VirtualHost,
 };
 
 /// Every setting of `bootstrap` that would have no effect.
@@ -36,6 +36,13 @@ pub fn cluster(c: &Cluster) -> Vec<ConfigError> {
 pub fn routes(r: &RouteConfig) -> Vec<ConfigError> {
     let mut found = Found::default();
     in_routes(&mut found, "", r);
+    found.0
+}
+
+/// Every setting of a discovered virtual host that would have no effect.
+pub fn virtual_host(v: &VirtualHost) -> Vec<ConfigError> {
+    let mut found = Found::default();
+    in_virtual_host(&mut found, "", v);
     found.0
 }
 
@@ -121,12 +128,14 @@ fn http_filter(f: &mut Found, at: &str, kind: &HttpFilterKind) {
 
 fn in_routes(f: &mut Found, at: &str, routes: &RouteConfig) {
     for (v, vhost) in routes.virtual_hosts.iter().enumerate() {
-        let at = format!("{at}virtual_hosts[{v}]");
-        for (r, route) in vhost.routes.iter().enumerate() {
-            let at = format!("{at}.routes[{r}]");
-            if let RouteKind::Forward(a) = &route.action {
-                forward(f, &format!("{at}.route"), a);
-            }
+        in_virtual_host(f, &format!("{at}virtual_hosts[{v}]."), vhost);
+    }
+}
+
+fn in_virtual_host(f: &mut Found, at: &str, vhost: &VirtualHost) {
+    for (r, route) in vhost.routes.iter().enumerate() {
+        if let RouteKind::Forward(a) = &route.action {
+            forward(f, &format!("{at}routes[{r}].route"), a);
         }
     }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    BackOff, DataSource, HeaderMatcher, LogFormat, Metadata, Pattern, PerFilter, RuntimeFraction, StringMatcher,
+    BackOff, ConfigSource, DataSource, HeaderMatcher, LogFormat, Metadata, Pattern, PerFilter, RuntimeFraction,
+    StringMatcher,
 };
 
 /// **Source**: `envoy.config.route.v3.RouteConfiguration`.
@@ -14,6 +15,8 @@ pub struct RouteConfig {
     pub name: String,
     /// Hosts.
     pub virtual_hosts: Vec<VirtualHost>,
+    /// `vhds`: who delivers further hosts; delta only.
+    pub vhds: Option<ConfigSource>,
     /// Removed from external requests.
     pub internal_only_headers: Vec<String>,
     /// Header mutations of this level.

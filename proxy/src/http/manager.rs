@@ -102,6 +102,8 @@ pub struct Manager {
     pub routes: Routes,
     /// `http.<stat_prefix>.rds.<name>.*`, where routes are discovered.
     pub rds_stats: Option<UpdateStats>,
+    /// `http.<stat_prefix>.rds.vhds.<name>.*`, once virtual hosts are discovered.
+    vhds_stats: OnceLock<UpdateStats>,
     /// Filters; those that are discovered are not in it.
     pub chain: Chain,
     /// Filters with those that are discovered, where any is.
@@ -149,6 +151,7 @@ impl Manager {
             via: (!config.via.is_empty()).then(|| value(&config.via, "via")).transpose()?,
             stats: HttpStats::new(scope, &parts.stats.root()),
             of_listener: OnceLock::new(),
+            vhds_stats: OnceLock::new(),
             early: Mutations::new(&config.early_header_mutations)
                 .map_err(|e| below("early_header_mutation_extensions", e))?,
             config,
@@ -166,6 +169,11 @@ impl Manager {
         if let Routes::Discovered(current) = &self.routes {
             current.store(Arc::new(table));
         }
+    }
+
+    /// Counts of the discovered virtual hosts of routes `name`.
+    pub fn vhds_stats(&self, name: &str) -> &UpdateStats {
+        self.vhds_stats.get_or_init(|| UpdateStats::of_hosts(&self.stats.scope.scope("rds").scope("vhds").scope(name)))
     }
 
     /// The filters of this moment, where any of them is discovered.

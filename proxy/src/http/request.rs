@@ -35,7 +35,26 @@ pub(super) async fn handle(ctx: Box<StreamCtx>, body: Body) -> Reply {
 /// Checks and prepares a request, and finds its route.
 #[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
 fn admit(ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
-    let mut ctx = manager::prepare(ctx)?;
+    let ctx = manager::prepare(ctx)?;
+    let ctx = look_up(ctx)?;
+    let manager = &ctx.conn.manager;
+    if manager.config.access_log_on_new_request {
+        manager.access_logs.log(&ctx.log_context(LogType::DownstreamStart));
+    }
+    check_upgrade(ctx)
+}
+
+/// Finds the route of a request that had none: routes have changed meanwhile.
+///
+/// # Errors
+/// The answer, where the request goes no further.
+#[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
+pub(super) fn find_route(ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
+    check_upgrade(look_up(ctx)?)
+}
+
+#[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
+fn look_up(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     let conn = ctx.conn.clone();
     match conn.manager.routes.find(&ctx) {
         Found::Route(m) => {
@@ -51,11 +70,13 @@ fn admit(ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
             return Err(redirect(ctx, StatusCode::MOVED_PERMANENTLY, location));
         }
     }
-    if conn.manager.config.access_log_on_new_request {
-        conn.manager.access_logs.log(&ctx.log_context(LogType::DownstreamStart));
-    }
+    Ok(ctx)
+}
+
+#[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
+fn check_upgrade(ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     if is_upgrade(&ctx) && !upgrade_allowed(&ctx) {
-        conn.manager.stats.downstream_rq_ws_on_non_ws_route.inc();
+        ctx.conn.manager.stats.downstream_rq_ws_on_non_ws_route.inc();
         return Err(local_reply::make(ctx, StatusCode::FORBIDDEN, "", "upgrade_failed"));
     }
     Ok(ctx)

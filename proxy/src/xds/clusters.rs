@@ -10,12 +10,13 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 use weft_proto::pb::envoy::config::cluster::v3::Cluster as PbCluster;
 
+use super::kind::Kind;
 use super::mux::{Answered, Resource, Update};
 use super::needs;
 use super::state::{Errors, Failure, Item, Loaded, Need, State};
 use crate::cluster::Cluster;
 use crate::config::from_xds;
-use crate::config::{Discovery, pending};
+use crate::config::{Discovery, Source, pending};
 
 /// How long the first answers to a cluster's names are waited for, as for those of the bootstrap.
 const NAMES: std::time::Duration = std::time::Duration::from_secs(5);
@@ -51,12 +52,13 @@ impl State {
 
     pub(super) fn update_clusters(
         &mut self,
+        from: &Source,
         update: Update,
         answered: &mut Answered,
         errors: &mut Errors,
         now: Instant,
     ) {
-        let mut gone: BTreeSet<String> = update.removed.into_iter().collect();
+        let mut gone: BTreeSet<String> = update.removed.iter().cloned().collect();
         if update.complete {
             let named: BTreeSet<_> = update.resources.iter().map(|r| r.name.as_str()).collect();
             gone.extend(self.clusters.all.keys().filter(|known| !named.contains(known.as_str())).cloned());
@@ -67,7 +69,11 @@ impl State {
                 errors.push((resource.name.clone(), reason));
             }
         }
-        gone.iter().for_each(|name| self.remove_cluster(name, now));
+        self.count_demanded(from, &update, !errors.is_empty());
+        for name in &gone {
+            self.remove_cluster(name, now);
+            self.gone(from, Kind::Cluster, name);
+        }
     }
 
     /// # Errors
@@ -167,6 +173,7 @@ impl State {
             }
             self.count_warming();
         }
+        self.cluster_known(name);
         let waited = self.warming.met(&Need::Cluster(name.to_owned()));
         self.ready(waited, now);
     }

@@ -1,7 +1,12 @@
 //! What was discovered, for `/config_dump`.
 
+use bytes::Bytes;
+use prost::Message;
+use weft_proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+
 use super::kind::Kind;
 use super::state::{Failure, Loaded, State};
+use super::vhosts::Vhds;
 use crate::admin::{ConfigDump, DumpedListener, DumpedResource, UpdateFailure};
 
 /// Adds it.
@@ -57,7 +62,11 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
     for ((_, name), entry) in &state.routes.all {
         match (&entry.active, &entry.error) {
             (Some(active), error) => {
-                dump.dynamic_route_configs.push(resource(name, Kind::Routes, active, error.as_ref()));
+                let mut dumped = resource(name, Kind::Routes, active, error.as_ref());
+                if let Some(vhds) = &entry.vhds {
+                    dumped.encoded = with_hosts(&dumped.encoded, vhds);
+                }
+                dump.dynamic_route_configs.push(dumped);
             }
             (None, Some(error)) => dump.dynamic_route_configs.push(refused(name, Kind::Routes, error)),
             (None, None) => {}
@@ -72,6 +81,15 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
             (None, None) => {}
         }
     }
+}
+
+/// Encoded routes with their discovered hosts: a message is continued by appending fields.
+fn with_hosts(routes: &[u8], vhds: &Vhds) -> Bytes {
+    let hosts = vhds.hosts.values().filter_map(|host| VirtualHost::decode(&*host.loaded.bytes).ok());
+    let more = RouteConfiguration { virtual_hosts: hosts.collect(), ..RouteConfiguration::default() };
+    let mut whole = routes.to_vec();
+    whole.extend(more.encode_to_vec());
+    whole.into()
 }
 
 fn draining(state: &State, name: &str) -> Option<DumpedResource> {

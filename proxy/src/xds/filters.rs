@@ -14,7 +14,7 @@ use super::clusters::{failure, loaded};
 use super::kind::Kind;
 use super::mux::{Resource, Update};
 use super::state::{Errors, Failure, Loaded, Need, State};
-use crate::config::{Source, from_xds, pending};
+use crate::config::{HttpFilterKind, Source, from_xds, pending};
 use crate::http::filter::ExtensionStats;
 
 /// Configurations of filters, by source and name.
@@ -104,6 +104,9 @@ impl State {
         let environment = &self.environment;
         let convert = |t: &TypedExtensionConfig| from_xds::extension(t, environment);
         let checked = self.strictness.check(resource, convert, pending::filter)?;
+        if let HttpFilterKind::OnDemand(Some(clusters)) = &checked.value.kind {
+            self.check_demand(&clusters.source)?;
+        }
         let published = self.parts.filters.publish(&key.0, &key.1, Some(checked.value), &self.parts);
         published
             .map_err(|e| if e.field_path.is_empty() { e.reason } else { format!("{}: {}", e.field_path, e.reason) })?;

@@ -5,7 +5,7 @@ use weft_proto::pb::envoy::config::cluster::v3::Cluster;
 use weft_proto::pb::envoy::config::core::v3::TypedExtensionConfig;
 use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use weft_proto::pb::envoy::config::listener::v3::Listener;
-use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
+use weft_proto::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
 use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3::Secret;
 use weft_proto::pb::envoy::service::runtime::v3::Runtime;
 use weft_proto::schema::type_url_name;
@@ -27,12 +27,22 @@ pub enum Kind {
     Runtime,
     /// ECDS.
     Extension,
+    /// VHDS. Delta only; a resource is named `<routes>/<host>`, whatever it calls itself.
+    VirtualHost,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 7] =
-        [Kind::Cluster, Kind::Endpoints, Kind::Listener, Kind::Routes, Kind::Secret, Kind::Runtime, Kind::Extension];
+    pub const ALL: [Kind; 8] = [
+        Kind::Cluster,
+        Kind::Endpoints,
+        Kind::Listener,
+        Kind::Routes,
+        Kind::Secret,
+        Kind::Runtime,
+        Kind::Extension,
+        Kind::VirtualHost,
+    ];
 
     /// The full name of its message.
     fn message(self) -> String {
@@ -44,6 +54,7 @@ impl Kind {
             Kind::Secret => Secret::full_name(),
             Kind::Runtime => Runtime::full_name(),
             Kind::Extension => TypedExtensionConfig::full_name(),
+            Kind::VirtualHost => VirtualHost::full_name(),
         }
     }
 
@@ -57,6 +68,7 @@ impl Kind {
             Kind::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Kind::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
             Kind::Extension => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Kind::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
         }
     }
 
@@ -101,6 +113,10 @@ impl Kind {
             Kind::Extension => (
                 "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs",
                 "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs",
+            ),
+            Kind::VirtualHost => (
+                "/envoy.service.route.v3.VirtualHostDiscoveryService/StreamVirtualHosts",
+                "/envoy.service.route.v3.VirtualHostDiscoveryService/DeltaVirtualHosts",
             ),
         }
     }

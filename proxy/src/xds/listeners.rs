@@ -156,6 +156,9 @@ impl State {
         let checked =
             self.strictness.check(resource, |l: &PbListener| from_xds::listener(l, environment), pending::listener)?;
         needs::check_listener(&checked.value).map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
+        for source in needs::listener_demands(&checked.value) {
+            self.check_demand(source)?;
+        }
         let (config, loaded) = (checked.value, loaded(resource, checked.ignored));
         let name = config.name.clone();
         let current = self.listeners.manager.find(&name).map(|(l, _)| l);
@@ -261,8 +264,11 @@ impl State {
     pub(super) fn listeners_let_go(&mut self) {
         self.listeners.draining.retain(|(listener, _)| listener.strong_count() > 0);
         for (from, name) in self.parts.routes.take_unused() {
-            self.routes.all.remove(&(from.clone(), name.clone()));
+            let gone = self.routes.all.remove(&(from.clone(), name.clone()));
             self.sources.unwatch(&from, Kind::Routes, &name);
+            if let Some(vhds) = gone.and_then(|entry| entry.vhds) {
+                self.unfollow_hosts(&vhds.source.from, &name);
+            }
         }
         self.forget_filters();
     }

@@ -26,6 +26,7 @@ mod kind;
 mod listeners;
 mod needs;
 mod node;
+mod on_demand;
 mod routes;
 mod run;
 mod runtime;
@@ -35,6 +36,7 @@ mod state;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod vhosts;
 
 use std::sync::Arc;
 
@@ -157,7 +159,12 @@ fn check_files(start: &Start) -> Result<(), ConfigError> {
     for cluster in start.parts.clusters.all().iter() {
         needs::check_cluster(&cluster.config).map_err(|e| ConfigError { resource: cluster.name.to_string(), ..e })?;
     }
+    let delta = start.dynamic.ads.as_ref().is_some_and(|ads| ads.delta);
     for (listener, _) in &start.statics {
+        if needs::listener_demands(&listener.config).iter().any(|s| s.from == config::Source::Ads && !delta) {
+            let reason = "ADS must use DELTA_GRPC api_type where something is asked for on demand";
+            return Err(ConfigError { resource: listener.config.name.clone(), ..ConfigError::at("", reason) });
+        }
         needs::check_listener(&listener.config)
             .map_err(|e| ConfigError { resource: listener.config.name.clone(), ..e })?;
     }

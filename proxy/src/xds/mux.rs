@@ -23,6 +23,8 @@ use super::kind::Kind;
 
 /// gRPC's INTERNAL: what Envoy says in every NACK.
 const NACK_CODE: i32 = 13;
+/// The name that means all of a kind.
+const ALL: &str = "*";
 /// Bounds the text of a NACK: it travels with every resource that was wrong.
 const MAX_NACK_TEXT: usize = 4096;
 
@@ -63,6 +65,8 @@ struct Subscription {
     subscribe: BTreeSet<String>,
     /// Names that it is still to be told not to send (delta).
     unsubscribe: BTreeSet<String>,
+    /// Names that it was told of and is to be told of again (delta).
+    again: BTreeSet<String>,
     expiry: BTreeMap<String, Instant>,
 }
 
@@ -84,6 +88,8 @@ pub struct Update {
     pub resources: Vec<Resource>,
     /// Names of those that are gone (delta).
     pub removed: Vec<String>,
+    /// Names of virtual hosts that do not exist: an answer to who asked for them.
+    pub absent: Vec<String>,
     /// `resources` are all there are: others are gone.
     pub complete: bool,
     /// What is wrong with the response itself.
@@ -99,6 +105,7 @@ impl Update {
             nonce: String::new(),
             resources: Vec::with_capacity(response.resources.len()),
             removed: Vec::new(),
+            absent: Vec::new(),
             complete: kind.is_whole(),
             problems: Vec::new(),
         };
@@ -110,7 +117,12 @@ impl Update {
     /// Adds resources as they came; `lives` is told how long each of them does.
     fn add(&mut self, resources: Vec<Wrapped>, mut lives: impl FnMut(&Life)) {
         let mut seen = BTreeSet::new();
-        for (i, wrapped) in resources.into_iter().enumerate() {
+        for (i, mut wrapped) in resources.into_iter().enumerate() {
+            if self.kind == Kind::VirtualHost && wrapped.body.is_none() {
+                self.absent.append(&mut wrapped.aliases);
+                self.absent.push(wrapped.name);
+                continue;
+            }
             let (resource, life) = match wrapped.open(self.kind, &self.version) {
                 Ok(opened) => opened,
                 Err(problem) => {
@@ -138,6 +150,8 @@ pub struct Resource {
     pub name: String,
     /// Its own version, or the response's.
     pub version: String,
+    /// Other names that it answers for.
+    pub aliases: Vec<String>,
     /// The message.
     pub body: Any,
 }
@@ -187,7 +201,13 @@ impl Mux {
 
     /// Subscribes to all of a kind.
     pub fn watch_all(&mut self, kind: Kind) {
-        if !std::mem::replace(&mut self.of(kind).wildcard, true) {
+        let delta = self.delta;
+        let s = self.of(kind);
+        if !std::mem::replace(&mut s.wildcard, true) {
+            // Where it was asked for by name before, it has to be said.
+            if delta && s.asked && !s.unsubscribe.remove(ALL) {
+                s.subscribe.insert(ALL.to_owned());
+            }
             self.say(kind);
         }
     }
@@ -204,12 +224,37 @@ impl Mux {
         }
     }
 
+    /// Subscribes to a resource, and asks for it once more where it is subscribed to: somebody needs it now. State of the world
+    /// knows no such question.
+    pub fn demand(&mut self, kind: Kind, name: &str) {
+        let delta = self.delta;
+        let s = self.of(kind);
+        if delta && s.names.contains(name) && !s.subscribe.contains(name) {
+            s.again.insert(name.to_owned());
+            self.say(kind);
+        }
+        self.watch(kind, name);
+    }
+
+    /// No longer subscribes to all of a kind.
+    pub fn unwatch_all(&mut self, kind: Kind) {
+        let delta = self.delta;
+        let s = self.of(kind);
+        if std::mem::replace(&mut s.wildcard, false) && s.asked {
+            if delta {
+                s.unsubscribe.insert(ALL.to_owned());
+            }
+            self.say(kind);
+        }
+    }
+
     /// No longer subscribes to a resource.
     pub fn unwatch(&mut self, kind: Kind, name: &str) {
         let delta = self.delta;
         let s = self.of(kind);
         s.versions.remove(name);
         s.expiry.remove(name);
+        s.again.remove(name);
         if s.names.remove(name) {
             if delta && !s.subscribe.remove(name) {
                 s.unsubscribe.insert(name.to_owned());
@@ -261,6 +306,7 @@ impl Mux {
             (s.asked, s.answer) = (false, None);
             s.nonce.clear();
             s.unsubscribe.clear();
+            s.again.clear();
             if self.delta {
                 s.subscribe.clone_from(&s.names);
             }
@@ -319,6 +365,7 @@ impl Mux {
             nonce: decoded.update_nonce,
             resources: Vec::with_capacity(decoded.resources.len()),
             removed: decoded.removed,
+            absent: Vec::new(),
             complete: !self.delta && kind.is_whole(),
             problems: Vec::new(),
         };
@@ -420,13 +467,14 @@ struct Decoded {
 struct Wrapped {
     name: String,
     version: String,
+    aliases: Vec<String>,
     ttl: Option<weft_proto::pb::google::protobuf::Duration>,
     body: Option<Any>,
 }
 
 impl From<weft_proto::pb::envoy::service::discovery::v3::Resource> for Wrapped {
     fn from(r: weft_proto::pb::envoy::service::discovery::v3::Resource) -> Self {
-        Wrapped { name: r.name, version: r.version, ttl: r.ttl, body: r.resource }
+        Wrapped { name: r.name, version: r.version, aliases: r.aliases, ttl: r.ttl, body: r.resource }
     }
 }
 
@@ -439,7 +487,7 @@ struct Life {
 impl Wrapped {
     /// The resource (none: only a sign of life) and how long it lives.
     fn open(self, kind: Kind, version: &str) -> Result<(Option<Resource>, Life), String> {
-        let Wrapped { name: named, version: own, ttl, body } = self;
+        let Wrapped { name: named, version: own, aliases, ttl, body } = self;
         let ttl = ttl.and_then(|ttl| weft_proto::wkt::duration(&ttl).ok());
         let version = if own.is_empty() { version.to_owned() } else { own };
         let Some(body) = body else { return Ok((None, Life { name: named, ttl })) };
@@ -449,11 +497,16 @@ impl Wrapped {
         let Some(own) = super::kind::resource_name(&body.value) else {
             return Err(format!("cannot be decoded as {}", kind.type_url()));
         };
-        if !named.is_empty() && !own.is_empty() && named != own {
+        let name = if kind == Kind::VirtualHost && !named.is_empty() {
+            named
+        } else if !named.is_empty() && !own.is_empty() && named != own {
             return Err(format!("'{named}' holds a resource of another name: '{own}'"));
-        }
-        let name = if own.is_empty() { named } else { own };
-        Ok((Some(Resource { name: name.clone(), version, body }), Life { name, ttl }))
+        } else if own.is_empty() {
+            named
+        } else {
+            own
+        };
+        Ok((Some(Resource { name: name.clone(), version, aliases, body }), Life { name, ttl }))
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use super::files;
 use crate::config::{
     Cluster, ClusterSpecifier, ConfigError, ConfigSource, Discovery, DownstreamTransport, ExtensionDiscovery,
-    HttpFilterKind, Listener, Mirror, NetworkFilterKind, Rds, RouteConfig, RouteKind, SdsConfig, SdsSource,
-    UpstreamTransport,
+    HttpFilterKind, Listener, Mirror, NetworkFilterKind, PerFilterConfig, Rds, RouteConfig, RouteKind, SdsConfig,
+    SdsSource, UpstreamTransport,
 };
 
 /// Discovered secrets of a cluster.
@@ -83,6 +83,44 @@ pub(super) fn listener_filters(l: &Listener) -> impl Iterator<Item = (&str, &Ext
         HttpFilterKind::Discovered(d) => Some((&*f.name, &**d)),
         _ => None,
     })
+}
+
+/// Who delivers on demand what requests of a listener need.
+pub(super) fn listener_demands(l: &Listener) -> Vec<&ConfigSource> {
+    let filters = l.filter_chains.iter().chain(&l.default_filter_chain).flat_map(|c| &c.filters);
+    let http = filters.filter_map(|f| if let NetworkFilterKind::Http(h) = &f.kind { Some(h) } else { None });
+    let mut out = Vec::new();
+    for h in http {
+        out.extend(route_demands(&h.routes));
+        for f in &h.filters {
+            let kind = if let HttpFilterKind::Discovered(d) = &f.kind { d.default.as_ref() } else { Some(&f.kind) };
+            if let Some(HttpFilterKind::OnDemand(Some(clusters))) = kind {
+                out.push(&clusters.source);
+            }
+        }
+    }
+    out
+}
+
+/// Who delivers on demand what requests of these routes need.
+pub(super) fn route_demands(r: &RouteConfig) -> Vec<&ConfigSource> {
+    let mut levels = vec![&r.per_filter];
+    for vhost in &r.virtual_hosts {
+        levels.push(&vhost.per_filter);
+        for route in &vhost.routes {
+            levels.push(&route.per_filter);
+            if let RouteKind::Forward(action) = &route.action
+                && let ClusterSpecifier::Weighted(w) = &action.cluster
+            {
+                levels.extend(w.clusters.iter().map(|c| &c.per_filter));
+            }
+        }
+    }
+    let clusters = levels.into_iter().flat_map(|l| l.values()).filter_map(|p| match &p.config {
+        Some(PerFilterConfig::OnDemand(Some(clusters))) => Some(&clusters.source),
+        _ => None,
+    });
+    r.vhds.iter().chain(clusters).collect()
 }
 
 /// Clusters that routes name.

@@ -13,6 +13,8 @@ use super::endpoints::PATIENCE;
 use super::mux::{Resource, Update};
 use super::needs;
 use super::state::{Errors, Failure, Item, Loaded, Need, State};
+use super::stats::UpdateStats;
+use super::vhosts::{self, Vhds};
 use crate::config::from_xds::{self, Environment};
 use crate::config::{RouteConfig, Source, pending};
 
@@ -27,6 +29,10 @@ pub(super) struct Routes {
 pub(super) struct Entry {
     pub(super) active: Option<Loaded>,
     waiting: Option<(Loaded, RouteConfig)>,
+    /// The newest version that was accepted, without discovered hosts.
+    pub(super) base: Option<RouteConfig>,
+    /// Where further hosts come from, and those that came.
+    pub(super) vhds: Option<Vhds>,
     pub(super) error: Option<Failure>,
 }
 
@@ -62,21 +68,16 @@ impl State {
         if newest.is_some_and(|l| l.bytes == resource.body.value) {
             return Ok(());
         }
-        let (statics, discovered) = (&self.environment, &self.clusters.all);
         let convert = |r: &RouteConfiguration| {
-            let mut environment = Environment { clusters: None, ..statics.clone() };
-            if r.validate_clusters.is_some_and(|v| v.value) {
-                let known = statics.clusters.iter().flatten().chain(discovered.keys());
-                environment.clusters = Some(known.cloned().collect());
-            }
-            from_xds::route_config(r, &environment)
+            from_xds::route_config(r, &self.route_environment(r.validate_clusters.is_some_and(|v| v.value)))
         };
         let checked = self.strictness.check(resource, convert, pending::routes)?;
-        self.parts
-            .routes
-            .check(from, &checked.value, &self.parts)
-            .map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
-        let coming = needs::route_clusters(&checked.value)
+        for source in needs::route_demands(&checked.value) {
+            self.check_demand(source)?;
+        }
+        let whole = vhosts::whole(&checked.value, self.kept_hosts(&key, &checked.value))?;
+        self.parts.routes.check(from, &whole, &self.parts).map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
+        let coming = needs::route_clusters(&whole)
             .into_iter()
             .filter(|name| self.parts.clusters.find(name).is_none())
             .filter_map(|name| {
@@ -84,8 +85,10 @@ impl State {
                 let deadline = self.warming.deadline(&item).unwrap_or(now + PATIENCE);
                 self.warming.is_waiting(&item).then(|| (Need::Cluster(name.to_owned()), Some(deadline)))
             });
-        let coming: Vec<_> = coming.collect();
+        let mut coming: Vec<_> = coming.collect();
+        coming.extend(self.follow_hosts(&key, checked.value.vhds.as_ref(), now));
         let entry = self.routes.all.entry(key.clone()).or_default();
+        entry.base = Some(checked.value.clone());
         entry.waiting = Some((loaded(resource, checked.ignored), checked.value));
         if self.warming.begin(&Item::Routes(key.0.clone(), key.1.clone()), coming) {
             self.activate_routes(&key.0, &key.1, now);
@@ -97,11 +100,37 @@ impl State {
     pub(super) fn activate_routes(&mut self, from: &Source, name: &str, now: Instant) {
         let Some(entry) = self.routes.all.get_mut(&(from.clone(), name.to_owned())) else { return };
         let Some((loaded, config)) = entry.waiting.take() else { return };
-        match self.parts.routes.publish(from, config, &self.parts) {
-            Ok(_) => entry.active = Some(loaded),
-            Err(e) => tracing::error!(routes = name, error = %e, "routes are not used"),
+        let published = vhosts::whole(&config, entry.vhds.as_ref())
+            .and_then(|whole| self.parts.routes.publish(from, whole, &self.parts).map_err(|e| e.to_string()));
+        match published {
+            Ok(changed) => {
+                entry.active = Some(loaded);
+                if changed {
+                    let managers = self.parts.routes.managers(from, name);
+                    managers.iter().filter_map(|m| m.rds_stats.as_ref()).for_each(UpdateStats::reloaded);
+                }
+            }
+            Err(reason) => tracing::error!(routes = name, reason, "routes are not used"),
         }
         let ready = self.warming.met(&Need::Routes(from.clone(), name.to_owned()));
         self.ready(ready, now);
+    }
+
+    /// The stream was lost.
+    pub(super) fn routes_failed(&self) {
+        for (from, name) in self.routes.all.keys() {
+            let managers = self.parts.routes.managers(from, name);
+            managers.iter().filter_map(|m| m.rds_stats.as_ref()).for_each(UpdateStats::failed);
+        }
+    }
+
+    /// What routes may refer to.
+    pub(super) fn route_environment(&self, validate_clusters: bool) -> Environment {
+        let known = self.environment.clusters.iter().flatten().chain(self.clusters.all.keys());
+        Environment {
+            clusters: validate_clusters.then(|| known.cloned().collect()),
+            node_id: self.environment.node_id.clone(),
+            secrets: self.environment.secrets.clone(),
+        }
     }
 }

@@ -23,6 +23,7 @@ use super::stats::ControlPlaneStats;
 use crate::app::Parts;
 use crate::cluster::dns::DnsTasks;
 use crate::config::ApiConfigSource;
+use crate::on_demand::Ask;
 
 /// Discovery at work.
 pub struct Discovery {
@@ -38,6 +39,8 @@ pub struct Discovery {
     files: Files,
     /// Clusters whose names are being resolved.
     names: FuturesUnordered<BoxFuture<'static, String>>,
+    /// What requests need.
+    asks: Option<mpsc::Receiver<Ask>>,
     stats: ControlPlaneStats,
 }
 
@@ -55,6 +58,7 @@ impl Discovery {
             events,
             files: Files::new(),
             names: FuturesUnordered::new(),
+            asks: parts.on_demand.take_inbox(),
             stats,
             parts,
         }
@@ -72,8 +76,18 @@ impl Discovery {
                 path = self.files.next() => self.state.lock().sources.moved(&path),
                 () = until(deadline) => self.state.lock().elapsed(Instant::now()),
                 Some(cluster) = self.names.next() => self.state.lock().resolved(&cluster, Instant::now()),
+                Some(ask) = next_ask(&mut self.asks) => self.asked(ask),
                 () = writable => {}
             }
+        }
+    }
+
+    /// Takes all that was asked for: it becomes one request.
+    fn asked(&mut self, ask: Ask) {
+        let mut state = self.state.lock();
+        state.ask(ask);
+        while let Some(Ok(ask)) = self.asks.as_mut().map(mpsc::Receiver::try_recv) {
+            state.ask(ask);
         }
     }
 
@@ -193,6 +207,13 @@ fn kind(key: &Key) -> Option<Kind> {
     match key {
         Key::Ads => None,
         Key::Separate(_, kind) => Some(*kind),
+    }
+}
+
+async fn next_ask(asks: &mut Option<mpsc::Receiver<Ask>>) -> Option<Ask> {
+    match asks {
+        Some(asks) => asks.recv().await,
+        None => std::future::pending().await,
     }
 }
 

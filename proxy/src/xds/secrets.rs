@@ -38,6 +38,11 @@ impl Secrets {
         self.stats.entry(name.to_owned()).or_insert_with(new).asked();
     }
 
+    /// The stream was lost.
+    pub(super) fn failed(&self) {
+        self.stats.values().for_each(UpdateStats::failed);
+    }
+
     /// No answer came in time.
     pub(super) fn timed_out(&self, name: &str) {
         if let Some(stats) = self.stats.get(name) {

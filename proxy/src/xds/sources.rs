@@ -97,6 +97,20 @@ impl Sources {
         }
     }
 
+    /// Subscribes to a resource that somebody needs now, and asks for it again if it was subscribed to before.
+    pub(super) fn demand(&mut self, source: &Source, kind: Kind, name: &str) {
+        if let Some(mux) = self.mux(source, kind) {
+            mux.demand(kind, name);
+        }
+    }
+
+    /// No longer subscribes to all of a kind.
+    pub(super) fn unwatch_all(&mut self, source: &Source, kind: Kind) {
+        if let Some(mux) = self.mux(source, kind) {
+            mux.unwatch_all(kind);
+        }
+    }
+
     /// Something was moved to this path: files that change with it are to be read.
     pub(super) fn moved(&mut self, path: &Path) {
         let changed = self.files.iter().filter(|(source, _)| files::covers(source, path)).cloned();

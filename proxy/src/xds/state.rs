@@ -20,6 +20,7 @@ use super::filters::Filters;
 use super::kind::Kind;
 use super::listeners::Listeners;
 use super::mux::{Answered, Update};
+use super::on_demand::OnDemand;
 use super::routes::Routes;
 use super::runtime::RuntimeLayers;
 use super::secrets::Secrets;
@@ -62,6 +63,8 @@ pub(super) enum Need {
     Runtime(Source, String),
     /// The configuration of a filter.
     Filter(Source, String),
+    /// First virtual hosts of routes: source and name of the routes.
+    VirtualHosts(Source, String),
     /// A first answer of a kind.
     First(Kind),
 }
@@ -114,6 +117,7 @@ pub struct State {
     pub(super) secrets: Secrets,
     pub(super) runtime: RuntimeLayers,
     pub(super) filters: Filters,
+    pub(super) on_demand: OnDemand,
     /// Clusters whose names are to be resolved.
     pub(super) resolve: Vec<Arc<Cluster>>,
     kinds: BTreeMap<Kind, UpdateStats>,
@@ -159,6 +163,7 @@ impl State {
             secrets: Secrets::default(),
             runtime: RuntimeLayers::new(&parts.runtime, &root),
             filters: Filters::default(),
+            on_demand: OnDemand::default(),
             resolve: Vec::new(),
             kinds,
             versions: BTreeMap::new(),
@@ -184,13 +189,14 @@ impl State {
         let (kind, version) = (update.kind, update.version.clone());
         let mut errors: Errors = update.problems.iter().map(|p| (String::new(), p.clone())).collect();
         match kind {
-            Kind::Cluster => self.update_clusters(update, &mut answered, &mut errors, now),
+            Kind::Cluster => self.update_clusters(from, update, &mut answered, &mut errors, now),
             Kind::Endpoints => self.update_endpoints(from, &update, &mut errors, now),
             Kind::Listener => self.update_listeners(update, &mut answered, &mut errors, now),
             Kind::Routes => self.update_routes(from, &update, &mut errors, now),
             Kind::Secret => self.update_secrets(from, &update, &mut errors, now),
             Kind::Runtime => self.update_runtime(from, &update, &mut errors, now),
             Kind::Extension => self.update_filters(from, &update, &mut errors, now),
+            Kind::VirtualHost => self.update_hosts(from, &update, &mut errors, now),
         }
         let ready = self.warming.met(&Need::First(kind));
         self.ready(ready, now);
@@ -256,7 +262,7 @@ impl State {
                 Kind::Runtime => self.remove_runtime(&name),
                 Kind::Extension => self.filter_expired(&name),
                 // What is in use is better than nothing.
-                Kind::Endpoints | Kind::Routes | Kind::Secret => {}
+                Kind::Endpoints | Kind::Routes | Kind::Secret | Kind::VirtualHost => {}
             }
         }
         self.progress(now);
@@ -278,6 +284,11 @@ impl State {
             }
             (_, Need::Secret(_, name)) => self.secrets.timed_out(name),
             (_, Need::Filter(from, name)) => self.filters.timed_out(from, name),
+            (_, Need::VirtualHosts(from, name)) => {
+                for manager in self.parts.routes.managers(from, name) {
+                    manager.vhds_stats(name).timed_out();
+                }
+            }
             _ => {}
         }
     }
@@ -295,11 +306,16 @@ impl State {
                     if let Some(stats) = self.kinds.get(kind) {
                         stats.failed();
                     }
+                    if *kind == Kind::Cluster {
+                        self.on_demand.failed();
+                    }
                 }
                 Kind::Endpoints => self.endpoints.failed(),
                 Kind::Runtime => self.runtime.failed(),
                 Kind::Extension => self.filters.failed(),
-                Kind::Routes | Kind::Secret => {}
+                Kind::Routes => self.routes_failed(),
+                Kind::VirtualHost => self.hosts_failed(),
+                Kind::Secret => self.secrets.failed(),
             }
         }
     }
@@ -398,6 +414,7 @@ fn target(need: &Need) -> String {
         Need::Routes(_, name) => format!("target RdsRouteConfigSubscription RDS init {name}"),
         Need::Cluster(name) => format!("target Cluster {name}"),
         Need::Runtime(_, name) => format!("target RTDS {name}"),
+        Need::VirtualHosts(_, name) => format!("target VhdsConfigSubscription {name}"),
         Need::Filter(_, name) => format!("target FilterConfigSubscription init {name}"),
         Need::First(Kind::Cluster) => "target CDS".to_owned(),
         Need::First(_) => "target LDS".to_owned(),
@@ -413,7 +430,7 @@ fn describe(kind: Kind, errors: &Errors) -> String {
     let prefix = match kind {
         Kind::Cluster => "Error adding/updating cluster(s) ",
         Kind::Listener => "Error adding/updating listener(s) ",
-        Kind::Endpoints | Kind::Routes | Kind::Secret | Kind::Runtime | Kind::Extension => "",
+        Kind::Endpoints | Kind::Routes | Kind::Secret | Kind::Runtime | Kind::Extension | Kind::VirtualHost => "",
     };
     format!("{prefix}{}", all.join(if prefix.is_empty() { "; " } else { ", " }))
 }

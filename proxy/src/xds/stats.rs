@@ -16,8 +16,9 @@ pub struct UpdateStats {
     version_text: TextReadout,
     update_time: Gauge,
     update_duration: Histogram,
-    /// Of routes only.
-    reload: Option<(Counter, Gauge)>,
+    /// Of routes and virtual hosts only.
+    config_reload: Option<Counter>,
+    config_reload_time_ms: Option<Gauge>,
 }
 
 impl UpdateStats {
@@ -33,14 +34,20 @@ impl UpdateStats {
             version_text: scope.text_readout("version_text"),
             update_time: scope.gauge("update_time"),
             update_duration: scope.histogram("update_duration", Unit::Milliseconds),
-            reload: None,
+            config_reload: None,
+            config_reload_time_ms: None,
         }
+    }
+
+    /// The same for virtual hosts.
+    pub fn of_hosts(scope: &Scope) -> Self {
+        UpdateStats { config_reload: Some(scope.counter("config_reload")), ..UpdateStats::new(scope) }
     }
 
     /// The same for route configurations.
     pub fn of_routes(scope: &Scope) -> Self {
-        let reload = (scope.counter("config_reload"), scope.gauge("config_reload_time_ms"));
-        UpdateStats { reload: Some(reload), ..UpdateStats::new(scope) }
+        let config_reload_time_ms = Some(scope.gauge("config_reload_time_ms"));
+        UpdateStats { config_reload_time_ms, ..UpdateStats::of_hosts(scope) }
     }
 
     /// A subscription begins.
@@ -78,10 +85,8 @@ impl UpdateStats {
 
     /// New routes are in force.
     pub fn reloaded(&self) {
-        if let Some((count, time)) = &self.reload {
-            count.inc();
-            time.set(now_ms());
-        }
+        self.config_reload.iter().for_each(Counter::inc);
+        self.config_reload_time_ms.iter().for_each(|time| time.set(now_ms()));
     }
 }
 

@@ -277,6 +277,72 @@ async fn routes_wait_for_clusters_that_are_on_their_way() {
     assert_ne!(version(&world), before);
 }
 
+fn demanded(resources: Vec<mux::Resource>, removed: &[&str]) -> Update {
+    Update {
+        kind: Kind::Cluster,
+        version: "1".into(),
+        nonce: "1".into(),
+        resources,
+        removed: removed.iter().map(|n| (*n).to_owned()).collect(),
+        absent: Vec::new(),
+        complete: false,
+        problems: Vec::new(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_wait_for_what_they_need_until_it_is_known() {
+    use crate::on_demand::{Ask, Wanted};
+    use tokio::sync::oneshot::{self, error::TryRecvError};
+    let mut world = World::new();
+    world.state.sources.streams.clear();
+    let ads = ApiConfigSource { delta: true, ..world.state.dynamic.ads.clone().unwrap() };
+    world.state.sources = Sources::new(Node::default(), Some(ads));
+    let ask = |world: &mut World, name: &str| {
+        let (waiting, answered) = oneshot::channel();
+        world.state.ask(Ask { wanted: Wanted::Cluster(Source::Ads, name.to_owned()), waiting });
+        answered
+    };
+    let asked = |world: &mut World| {
+        world.mux().connected();
+        world.mux().names(Kind::Cluster).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (mut one, mut two, mut other) = (ask(&mut world, "a"), ask(&mut world, "a"), ask(&mut world, "b"));
+    assert_eq!(asked(&mut world), ["a", "b"]);
+    let a = any(Kind::Cluster, &json!({ "name": "a" }));
+    let a = mux::Resource { name: "a".into(), version: "1".into(), aliases: Vec::new(), body: a };
+    let now = Instant::now();
+    world.state.update(&Source::Ads, demanded(vec![a], &[]), now).1.unwrap();
+    for waits in [&mut one, &mut two] {
+        assert_eq!(waits.try_recv(), Err(TryRecvError::Closed), "those that waited for it go on");
+    }
+    assert_eq!(other.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(ask(&mut world, "a").try_recv(), Err(TryRecvError::Closed), "it is there");
+    world.state.update(&Source::Ads, demanded(Vec::new(), &["b"]), now).1.unwrap();
+    assert_eq!(other.try_recv(), Err(TryRecvError::Closed), "it is known not to exist");
+    assert_eq!(asked(&mut world), ["a", "b"], "it may come to exist");
+    while world.mux().next_request().is_some() {}
+    let mut later = ask(&mut world, "b");
+    assert_eq!(later.try_recv(), Err(TryRecvError::Empty));
+    assert!(world.mux().next_request().is_some(), "and is asked for again when somebody needs it");
+    let _waits = ask(&mut world, "b");
+    assert!(world.mux().next_request().is_none(), "once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_names_than_there_is_room_for() {
+    use crate::on_demand::{Ask, Wanted};
+    let mut world = World::new();
+    let mut held = Vec::new();
+    for n in 0..20_000 {
+        let (waiting, answered) = tokio::sync::oneshot::channel();
+        world.state.ask(Ask { wanted: Wanted::Cluster(Source::Ads, format!("c{n}")), waiting });
+        held.push(answered);
+    }
+    assert_eq!(world.mux().names(Kind::Cluster).count(), 16_384);
+    assert!(held.last_mut().unwrap().try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Closed));
+}
+
 #[test]
 fn a_file_is_an_update() {
     let resources = vec![any(Kind::Cluster, &json!({ "name": "c" }))];

@@ -55,10 +55,12 @@ fn version(r: &Resource) -> String {
 pub(super) fn push(stream: &mut Stream, type_url: &str, served: &Served, again: bool) {
     let nonce = stream.next_nonce(&served.version);
     let Some(subscription) = stream.subscriptions.get_mut(type_url) else { return };
-    let wanted = |name: &String| subscription.wildcard || subscription.names.contains(name);
+    let wanted = |r: &&Resource| {
+        subscription.wildcard || r.aliases.iter().chain([&r.name]).any(|name| subscription.names.contains(name))
+    };
     let mut resources = Vec::new();
     let mut sent = BTreeMap::new();
-    for r in served.resources.values().filter(|r| wanted(&r.name)) {
+    for r in served.resources.values().filter(wanted) {
         let version = version(r);
         if again || r.copy > 0 || r.body.is_none() || subscription.sent.get(&r.name) != Some(&version) {
             resources.push(pb::Resource {
@@ -66,6 +68,7 @@ pub(super) fn push(stream: &mut Stream, type_url: &str, served: &Served, again: 
                 version: version.clone(),
                 resource: r.body.clone(),
                 ttl: r.ttl,
+                aliases: r.aliases.clone(),
                 ..pb::Resource::default()
             });
         }

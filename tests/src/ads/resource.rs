@@ -25,6 +25,9 @@ pub const RTDS: &str = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
 /// Configurations of filters.
 pub const ECDS: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 
+/// Virtual hosts.
+pub const VHDS: &str = "type.googleapis.com/envoy.config.route.v3.VirtualHost";
+
 /// A resource to be served.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {
@@ -34,6 +37,8 @@ pub struct Resource {
     pub body: Option<Any>,
     /// Time to live.
     pub ttl: Option<Duration>,
+    /// Other names that it answers for (delta).
+    pub aliases: Vec<String>,
     /// Tells it from another of the same name in one response.
     pub copy: u32,
 }
@@ -81,5 +86,5 @@ pub fn resource(type_url: &str, yaml: &str) -> Result<Resource> {
     // Every kind has its name in field 1.
     let name = converted.message.string(1).to_owned();
     let body = Some(Any { type_url: type_url.to_owned(), value: converted.message.encode() });
-    Ok(Resource { name, body, ttl: None, copy: 0 })
+    Ok(Resource { name, body, ttl: None, aliases: Vec::new(), copy: 0 })
 }

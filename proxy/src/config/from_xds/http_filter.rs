@@ -1,9 +1,11 @@
 //! HTTP filters and the order they must stand in.
 
+use std::time::Duration;
+
 use weft_proto::pb::envoy::config::core::v3 as core;
 use weft_proto::pb::envoy::extensions::filters::http::{
     buffer::v3 as buffer, grpc_stats::v3 as grpc_stats, header_mutation::v3 as header_mutation,
-    health_check::v3 as health_check, router::v3 as router,
+    health_check::v3 as health_check, on_demand::v3 as on_demand, router::v3 as router,
 };
 use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
@@ -14,7 +16,7 @@ use super::network_filter::terminal_last;
 use super::{Environment, access_log, fault, headers, matcher, source, value};
 use crate::config::{
     AppendAction, ConfigError, Extension, ExtensionDiscovery, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter,
-    HttpFilter, HttpFilterKind, PerMillion, QueryMutation, RouterFilter,
+    HttpFilter, HttpFilterKind, OnDemandClusters, PerMillion, QueryMutation, RouterFilter,
 };
 
 /// Headers that `strict_check_headers` may name.
@@ -26,8 +28,11 @@ const STRICT_HEADERS: [&str; 5] = [
     "x-envoy-retry-on",
 ];
 
+/// **Source**: `OnDemandCds.timeout`.
+const DEFAULT_ODCDS_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Filters that there are, by the full name of their message.
-const KNOWN: [&str; 8] = [
+const KNOWN: [&str; 9] = [
     "envoy.extensions.filters.http.router.v3.Router",
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
@@ -36,6 +41,7 @@ const KNOWN: [&str; 8] = [
     "envoy.extensions.filters.http.fault.v3.HTTPFault",
     "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
     "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    "envoy.extensions.filters.http.on_demand.v3.OnDemand",
 ];
 
 /// The filters of a chain: the last one ends it, and no other does.
@@ -139,6 +145,7 @@ fn extension(kind: &HttpFilterKind) -> (&'static str, bool) {
         HttpFilterKind::Fault(_) => ("envoy.filters.http.fault", false),
         HttpFilterKind::GrpcWeb => ("envoy.filters.http.grpc_web", false),
         HttpFilterKind::GrpcStats(_) => ("envoy.filters.http.grpc_stats", false),
+        HttpFilterKind::OnDemand(_) => ("envoy.filters.http.on_demand", false),
         // None stands for another.
         HttpFilterKind::Discovered(_) => ("", false),
     }
@@ -200,6 +207,10 @@ fn kind(c: &Ctx<'_>, any: &weft_proto::pb::google::protobuf::Any) -> Option<Out<
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {
             c.unpack(any).map(|g| HttpFilterKind::GrpcStats(grpc_stats(&g)))
         }
+        "envoy.extensions.filters.http.on_demand.v3.OnDemand" => c
+            .unpack(any)
+            .and_then(|o: on_demand::OnDemand| c.opt("odcds", &o.odcds, odcds))
+            .map(HttpFilterKind::OnDemand),
         _ => return None,
     })
 }
@@ -298,6 +309,16 @@ pub(super) fn buffer(c: &Ctx<'_>, b: &buffer::Buffer) -> Out<u64> {
         c.ensure(n.value > 0, || "value must be greater than 0".into())?;
         Ok(u64::from(n.value))
     })
+}
+
+/// Clusters on demand, in the chain or for some routes.
+pub(super) fn odcds(c: &Ctx<'_>, o: &on_demand::OnDemandCds) -> Out<OnDemandClusters> {
+    if !o.resources_locator.is_empty() {
+        return c.field("resources_locator").unsupported("a resource locator");
+    }
+    let source = c.required("source", &o.source, source::delta);
+    let timeout = c.duration("timeout", &o.timeout)?.unwrap_or(DEFAULT_ODCDS_TIMEOUT);
+    Ok(OnDemandClusters { source: source?, timeout })
 }
 
 fn grpc_stats(g: &grpc_stats::FilterConfig) -> GrpcStatsFilter {

@@ -60,13 +60,18 @@ use weft_proto::pb::envoy::config::cluster::v3::Cluster as PbCluster;
 use weft_proto::pb::envoy::config::core::v3::TypedExtensionConfig as PbExtension;
 use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment as PbLoadAssignment;
 use weft_proto::pb::envoy::config::listener::v3::Listener as PbListener;
-use weft_proto::pb::envoy::config::route::v3::RouteConfiguration as PbRouteConfiguration;
+use weft_proto::pb::envoy::config::route::v3::{
+    RouteConfiguration as PbRouteConfiguration, VirtualHost as PbVirtualHost,
+};
 use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3::Secret as PbSecret;
 use weft_proto::pb::envoy::service::runtime::v3::Runtime as PbRuntime;
 
 use self::ctx::{Ctx, Findings, Out, Shared};
 pub use self::http_filter::fits as extension_fits;
-use super::{Bootstrap, Cluster, ConfigError, Extension, Listener, LoadAssignment, RouteConfig, RuntimeValues, Secret};
+use super::{
+    Bootstrap, Cluster, ConfigError, Extension, Listener, LoadAssignment, RouteConfig, RuntimeValues, Secret,
+    VirtualHost,
+};
 
 /// What a conversion knows of its surroundings.
 #[derive(Debug, Clone, Default)]
@@ -183,6 +188,21 @@ pub fn cluster(p: &PbCluster, env: &Environment) -> Result<Converted<Cluster>, R
 /// Every problem found, each with its field path.
 pub fn route_config(r: &PbRouteConfiguration, env: &Environment) -> Result<Converted<RouteConfig>, Rejected> {
     run(env, &r.name, |c| route_config::route_config(c, r, route_config::Source::Discovered))
+}
+
+/// Converts a discovered virtual host of the routes `of`.
+///
+/// # Errors
+/// Every problem found, each with its field path.
+pub fn virtual_host(
+    v: &PbVirtualHost,
+    of: &RouteConfig,
+    env: &Environment,
+) -> Result<Converted<VirtualHost>, Rejected> {
+    run(env, &v.name, |c| {
+        let c = c.checking_clusters(of.validate_clusters);
+        route_config::virtual_host(&c, v, of.max_direct_response_body)
+    })
 }
 
 /// Converts the endpoints of an EDS cluster.

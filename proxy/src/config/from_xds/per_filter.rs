@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use weft_proto::pb::envoy::config::route::v3 as route;
-use weft_proto::pb::envoy::extensions::filters::http::{buffer::v3 as buffer, header_mutation::v3 as header_mutation};
+use weft_proto::pb::envoy::extensions::filters::http::{
+    buffer::v3 as buffer, header_mutation::v3 as header_mutation, on_demand::v3 as on_demand,
+};
 use weft_proto::pb::google::protobuf::Any;
 
 use super::ctx::{Ctx, Out, type_name};
@@ -11,7 +13,8 @@ use super::{cors, fault, http_filter};
 use crate::config::{PerFilter, PerFilterConfig};
 
 /// Filters known here that take nothing per route.
-const NOT_PER_ROUTE: [&str; 5] = [
+const NOT_PER_ROUTE: [&str; 6] = [
+    "envoy.extensions.filters.http.on_demand.v3.OnDemand",
     "envoy.extensions.filters.http.router.v3.Router",
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.extensions.filters.http.health_check.v3.HealthCheck",
@@ -64,6 +67,10 @@ fn config(c: &Ctx<'_>, name: &str, any: &Any, optional: bool) -> Out<Option<PerF
         }
         "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
             PerFilterConfig::Fault(Box::new(fault::fault(c, &c.unpack(any)?)?))
+        }
+        "envoy.extensions.filters.http.on_demand.v3.PerRouteConfig" => {
+            let per_route: on_demand::PerRouteConfig = c.unpack(any)?;
+            PerFilterConfig::OnDemand(c.opt("odcds", &per_route.odcds, http_filter::odcds)?.map(Box::new))
         }
         _ if optional => {
             c.skip(format!("the optional configuration of filter '{name}' is unknown and left out"));

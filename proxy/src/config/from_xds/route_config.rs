@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use weft_proto::pb::envoy::config::route::v3 as pb;
 
 use super::ctx::{Ctx, Out};
-use super::{cors, headers, matcher, mirror, per_filter, retry, route, value};
+use super::{cors, headers, matcher, mirror, per_filter, retry, route, source, value};
 use crate::config::{RequireTls, RouteConfig, VirtualHost};
 
 /// **Source**: `RouteConfiguration.max_direct_response_body_size_bytes`.
@@ -21,14 +21,15 @@ pub(super) enum Source {
 }
 
 /// A route configuration.
-pub(super) fn route_config(c: &Ctx<'_>, r: &pb::RouteConfiguration, source: Source) -> Out<RouteConfig> {
-    if r.vhds.is_some() {
-        return c.field("vhds").unsupported("virtual host discovery");
-    }
+pub(super) fn route_config(c: &Ctx<'_>, r: &pb::RouteConfiguration, origin: Source) -> Out<RouteConfig> {
+    let vhds = c.opt("vhds", &r.vhds, |c, v| {
+        c.ensure(origin == Source::Discovered, || "only discovered routes can have discovered virtual hosts".into())?;
+        c.required("config_source", &v.config_source, source::delta)
+    });
     if !r.cluster_specifier_plugins.is_empty() {
         return c.field("cluster_specifier_plugins").unsupported("a cluster specifier plugin");
     }
-    let validate_clusters = value::bool_or(&r.validate_clusters, source == Source::Static);
+    let validate_clusters = value::bool_or(&r.validate_clusters, origin == Source::Static);
     let c = &c.checking_clusters(validate_clusters);
     let max_body = value::u32_or(&r.max_direct_response_body_size_bytes, DEFAULT_MAX_BODY) as usize;
     let virtual_hosts = c.each("virtual_hosts", &r.virtual_hosts, |c, v| virtual_host(c, v, max_body));
@@ -45,6 +46,7 @@ pub(super) fn route_config(c: &Ctx<'_>, r: &pb::RouteConfiguration, source: Sour
     Ok(RouteConfig {
         name: r.name.clone(),
         virtual_hosts: virtual_hosts?,
+        vhds: vhds?,
         internal_only_headers: internal?,
         headers: headers?,
         most_specific_header_mutations_wins: r.most_specific_header_mutations_wins,
@@ -83,7 +85,8 @@ fn unique_domains(c: &Ctx<'_>, r: &pb::RouteConfiguration) -> Out<()> {
     all
 }
 
-fn virtual_host(c: &Ctx<'_>, v: &pb::VirtualHost, max_body: usize) -> Out<VirtualHost> {
+/// A virtual host.
+pub(super) fn virtual_host(c: &Ctx<'_>, v: &pb::VirtualHost, max_body: usize) -> Out<VirtualHost> {
     use pb::virtual_host::TlsRequirementType as T;
     if v.matcher.is_some() {
         return c.field("matcher").unsupported("a route matcher tree");

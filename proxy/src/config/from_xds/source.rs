@@ -42,6 +42,20 @@ pub(super) fn config_source(c: &Ctx<'_>, s: &core::ConfigSource) -> Out<ConfigSo
     Ok(ConfigSource { from: from?, initial_fetch_timeout: timeout? })
 }
 
+/// A source of what is asked for by name when it is needed: delta only. Whether the aggregated stream is delta is known elsewhere.
+pub(super) fn delta(c: &Ctx<'_>, s: &core::ConfigSource) -> Out<ConfigSource> {
+    let source = config_source(c, s)?;
+    let delta = match &source.from {
+        Source::Ads => true,
+        Source::Api(api) => api.delta,
+        Source::File { .. } => false,
+    };
+    c.ensure(delta, || {
+        "only 'DELTA_GRPC' or 'ADS' (which uses Delta xDS) is supported as a config source of what is asked for on demand".into()
+    })?;
+    Ok(source)
+}
+
 fn file(c: &Ctx<'_>, field: &'static str, path: &str, watched_directory: Option<String>) -> Out<Source> {
     Ok(Source::File { path: c.non_empty(field, path)?, watched_directory })
 }

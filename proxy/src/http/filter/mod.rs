@@ -10,6 +10,7 @@ mod fault;
 mod grpc_stats;
 mod grpc_web;
 mod health_check;
+mod on_demand;
 mod trailers;
 
 pub use self::cors::Policy;
@@ -60,6 +61,7 @@ enum Kind {
     Fault(Box<fault::Fault>),
     GrpcWeb,
     GrpcStats(grpc_stats::GrpcStats),
+    OnDemand(Box<on_demand::OnDemand>),
     /// A discovered router: what the chain leads to.
     Router,
     /// Its configuration is not there.
@@ -93,6 +95,7 @@ enum Override {
     HeaderMutation(Mutating),
     Buffer(u64),
     Fault(Box<fault::Settings>),
+    OnDemand(Option<Box<config::OnDemandClusters>>),
 }
 
 /// The filters of a connection manager.
@@ -145,6 +148,9 @@ impl Chain {
             HttpFilterKind::Fault(c) => Kind::Fault(Box::new(fault::Fault::new(name, c, scope, &parts.runtime))),
             HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
             HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
+            HttpFilterKind::OnDemand(c) => {
+                Kind::OnDemand(Box::new(on_demand::OnDemand::new(c.clone(), parts.on_demand.clone())))
+            }
             HttpFilterKind::Discovered(d) => match &d.default {
                 Some(default) => self.kind(name, default, scope, parts)?,
                 None => Kind::Missing,
@@ -232,6 +238,7 @@ fn compile(c: &PerFilterConfig, runtime: &Runtime) -> Result<Override, ConfigErr
         PerFilterConfig::HeaderMutation(m) => Override::HeaderMutation(Mutating::new(m)?),
         PerFilterConfig::Buffer(max) => Override::Buffer(*max),
         PerFilterConfig::Fault(c) => Override::Fault(Box::new(fault::Settings::new(c, runtime))),
+        PerFilterConfig::OnDemand(c) => Override::OnDemand(c.clone()),
     })
 }
 
@@ -290,7 +297,9 @@ impl Filter {
                 let body = g.request(&ctx, body);
                 Flow::Continue(ctx, body)
             }
-            Kind::Router => Flow::Continue(ctx, body),
+            // Few requests wait: the others' futures should not be larger for it.
+            Kind::OnDemand(o) if o.holds(&ctx, i) => Box::pin(o.request(ctx, body, i)).await,
+            Kind::Router | Kind::OnDemand(_) => Flow::Continue(ctx, body),
             Kind::Missing => discovered::missing(ctx),
         }
     }
@@ -318,7 +327,7 @@ impl Filter {
                 body
             }
             Kind::Fault(_) => fault::limit(ctx, body, Some(i)),
-            Kind::Buffer(_) | Kind::Router | Kind::Missing => body,
+            Kind::Buffer(_) | Kind::OnDemand(_) | Kind::Router | Kind::Missing => body,
         }
     }
 }
@@ -377,6 +386,13 @@ fn fault_settings(ctx: &StreamCtx, i: usize) -> Option<&fault::Settings> {
     slots(ctx, i)
         .rev()
         .find_map(|s| s.configs.iter().rev().find_map(|o| if let Override::Fault(f) = o { Some(&**f) } else { None }))
+}
+
+/// What the request's route says of the on-demand filter `i`; `Some(None)`: no clusters on demand.
+fn on_demand_settings(ctx: &StreamCtx, i: usize) -> Option<Option<&config::OnDemandClusters>> {
+    slots(ctx, i).rev().find_map(|s| {
+        s.configs.iter().rev().find_map(|o| if let Override::OnDemand(c) = o { Some(c.as_deref()) } else { None })
+    })
 }
 
 fn cors_policy(ctx: &StreamCtx, i: usize) -> Option<Arc<Policy>> {

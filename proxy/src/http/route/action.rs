@@ -34,11 +34,19 @@ impl Target {
         }
     }
 
+    /// The name of the cluster, whether there is such a cluster or not.
+    pub fn name<'a>(&'a self, ctx: &'a StreamCtx) -> Option<&'a str> {
+        match self {
+            Target::Handle(h) => Some(&h.name),
+            Target::Header(name) => std::str::from_utf8(ctx.request.get(name)?).ok(),
+        }
+    }
+
     /// The cluster of this moment.
     pub fn resolve(&self, ctx: &StreamCtx, parts: &crate::cluster::Clusters) -> Option<Arc<Cluster>> {
         match self {
             Target::Handle(h) => h.get(),
-            Target::Header(name) => parts.find(std::str::from_utf8(ctx.request.get(name)?).ok()?),
+            Target::Header(_) => parts.find(self.name(ctx)?),
         }
     }
 }

@@ -102,9 +102,6 @@ impl DiscoveredRoutes {
         }
         for (table, manager) in tables {
             manager.set_routes(table);
-            if let Some(stats) = &manager.rds_stats {
-                stats.reloaded();
-            }
         }
         self.0.lock().entry(key).or_default().config = Some(Arc::new(config));
         Ok(true)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 
@@ -115,6 +116,9 @@ pub struct RouteTable {
     ignore_port: bool,
     ignore_parameters: bool,
     vhost_header: String,
+    /// Further virtual hosts come on demand: how long a request waits for its own (none: no limit of its own); absent: they do
+    /// not.
+    pub on_demand: Option<Option<Duration>>,
     /// Headers that no client may set.
     pub internal_only_headers: Vec<String>,
 }
@@ -144,6 +148,7 @@ impl RouteTable {
             ignore_port: config.ignore_port_in_host_matching,
             ignore_parameters: config.ignore_path_parameters,
             vhost_header: config.vhost_header.clone(),
+            on_demand: config.vhds.as_ref().map(|source| source.initial_fetch_timeout),
             internal_only_headers: config.internal_only_headers.clone(),
         };
         for (i, vhost) in config.virtual_hosts.iter().enumerate() {
@@ -189,14 +194,23 @@ impl RouteTable {
             .or(self.any.as_ref())
     }
 
-    /// Finds the route of a request.
-    pub fn find(&self, ctx: &StreamCtx) -> Found {
+    fn host_of(&self, ctx: &StreamCtx) -> Option<&Arc<Host>> {
         let name = if self.vhost_header.is_empty() {
             ctx.request.authority.as_ref().and_then(|a| a.to_str().ok())
         } else {
             ctx.request.get(&self.vhost_header).and_then(|v| std::str::from_utf8(v).ok())
         };
-        let Some(host) = self.host(name.unwrap_or_default()) else { return Found::None };
+        self.host(name.unwrap_or_default())
+    }
+
+    /// Whether a request has a virtual host, though perhaps no route.
+    pub fn has_host(&self, ctx: &StreamCtx) -> bool {
+        self.host_of(ctx).is_some()
+    }
+
+    /// Finds the route of a request.
+    pub fn find(&self, ctx: &StreamCtx) -> Found {
+        let Some(host) = self.host_of(ctx) else { return Found::None };
         let secure = ctx.request.scheme == crate::http::Scheme::Https;
         match host.shared.config.require_tls {
             RequireTls::All if !secure => return Found::TlsWanted,

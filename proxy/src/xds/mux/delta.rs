@@ -4,18 +4,23 @@ use prost::Message;
 use weft_proto::pb::envoy::config::core::v3::Node;
 use weft_proto::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
-use super::{Decoded, Subscription, Wrapped};
+use super::{ALL, Decoded, Subscription, Wrapped};
 use crate::xds::kind::Kind;
 
 /// The request of a kind; `None`: there is nothing to say.
 pub(super) fn request(kind: Kind, s: &mut Subscription, node: Option<Node>) -> Option<Vec<u8>> {
     let answer = s.answer.take();
-    let subscribe: Vec<_> = std::mem::take(&mut s.subscribe).into_iter().collect();
+    let mut subscribe: Vec<_> = std::mem::take(&mut s.subscribe).into_iter().collect();
+    subscribe.extend(std::mem::take(&mut s.again));
     let unsubscribe: Vec<_> = std::mem::take(&mut s.unsubscribe).into_iter().collect();
     // To ask for all for the first time is to name nothing.
     let first_of_all = s.wildcard && !s.asked;
     if answer.is_none() && subscribe.is_empty() && unsubscribe.is_empty() && !first_of_all {
         return None;
+    }
+    if first_of_all && !subscribe.is_empty() {
+        // With names beside it, it has to be said.
+        subscribe.insert(0, ALL.to_owned());
     }
     let held = if s.asked { Vec::new() } else { s.versions.iter().map(|(n, v)| (n.clone(), v.clone())).collect() };
     let (nonce, error) = answer.map_or((String::new(), None), |a| (a.nonce, a.error));

@@ -152,6 +152,51 @@ async fn delta_tells_changes_and_after_a_reconnect_what_it_holds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_somebody_needs_is_asked_for_again() {
+    let mut m = mux(true);
+    m.watch_all(Kind::Cluster);
+    m.connected();
+    assert!(delta(&mut m).unwrap().resource_names_subscribe.is_empty(), "all of a kind");
+    for _ in 0..2 {
+        m.demand(Kind::Cluster, "a");
+        assert_eq!(delta(&mut m).unwrap().resource_names_subscribe, ["a"]);
+    }
+    m.demand(Kind::Cluster, "b");
+    m.demand(Kind::Cluster, "b");
+    m.connected();
+    assert_eq!(delta(&mut m).unwrap().resource_names_subscribe, ["*", "a", "b"], "all, and names: it has to be said");
+    m.unwatch_all(Kind::Cluster);
+    assert_eq!(delta(&mut m).unwrap().resource_names_unsubscribe, ["*"]);
+    m.watch_all(Kind::Cluster);
+    assert_eq!(delta(&mut m).unwrap().resource_names_subscribe, ["*"]);
+    m.demand(Kind::Cluster, "a");
+    m.unwatch(Kind::Cluster, "a");
+    let left = delta(&mut m).unwrap();
+    assert_eq!((left.resource_names_subscribe.len(), left.resource_names_unsubscribe), (0, vec!["a".to_owned()]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_virtual_host_is_called_what_the_server_calls_it() {
+    use weft_proto::pb::envoy::config::route::v3::VirtualHost;
+    let mut m = mux(true);
+    m.watch(Kind::VirtualHost, "r/a");
+    m.connected();
+    m.next_request();
+    let host = |name: &str, body: Option<&str>| pb::Resource {
+        name: name.into(),
+        aliases: vec![format!("{name}.alias")],
+        resource: body.map(|name| pack(&VirtualHost { name: name.into(), ..VirtualHost::default() })),
+        ..Default::default()
+    };
+    let resources = vec![host("r/a", Some("something else")), host("r/none", None)];
+    let type_url = Kind::VirtualHost.type_url().into();
+    let u = update(&mut m, &DeltaDiscoveryResponse { type_url, resources, ..Default::default() }.encode_to_vec());
+    assert_eq!((&*u.resources[0].name, &*u.resources[0].aliases), ("r/a", &["r/a.alias".to_owned()][..]));
+    assert_eq!((u.resources.len(), u.absent), (1, vec!["r/none.alias".to_owned(), "r/none".to_owned()]));
+    assert!(u.problems.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_wrong_with_a_response_is_named() {
     let mut m = mux(false);
     m.watch_all(Kind::Cluster);

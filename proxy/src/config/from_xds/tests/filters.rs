@@ -35,6 +35,34 @@ fn tcp_proxy(fields: Value) -> TcpProxy {
 }
 
 #[test]
+fn on_demand() {
+    const ON_DEMAND: &str = "envoy.extensions.filters.http.on_demand.v3.OnDemand";
+    let with = |fields: Value| Doc::new().set("$hcm.http_filters", json!([ext("o", ON_DEMAND, fields), router()]));
+    let found = |fields: Value| match with(fields).hcm().filters.remove(0).kind {
+        HttpFilterKind::OnDemand(clusters) => clusters,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found(json!({})), None);
+    let clusters = found(json!({ "odcds": { "source": { "ads": {} } } })).unwrap();
+    assert_eq!((clusters.source.from, clusters.timeout), (crate::config::Source::Ads, Duration::from_secs(5)));
+    let at = "$hcm.http_filters";
+    let filter = |odcds: Value| json!([ext("o", ON_DEMAND, json!({ "odcds": odcds })), router()]);
+    let path = |field: &str| format!("$hcm.http_filters[0].typed_config.odcds.{field}");
+    let file = json!({ "source": { "path": "/clusters.yaml" } });
+    let locator = json!({ "source": { "ads": {} }, "resources_locator": "xdstp://x" });
+    refuses(&[
+        (at, filter(json!({})), &path("source"), "value is required"),
+        (
+            at,
+            filter(file),
+            &path("source"),
+            "only 'DELTA_GRPC' or 'ADS' (which uses Delta xDS) is supported as a config source of what is asked for on demand",
+        ),
+        (at, filter(locator), &path("resources_locator"), "a resource locator is not supported"),
+    ]);
+}
+
+#[test]
 fn tcp_proxy_settings() {
     let t = tcp_proxy(json!({}));
     assert_eq!((t.idle_timeout, t.max_connect_attempts), (Some(Duration::from_secs(3600)), 1));

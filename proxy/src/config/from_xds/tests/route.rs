@@ -453,6 +453,6 @@ fn virtual_hosts_and_route_level_settings() {
             "virtual clusters must define 'headers'",
         ),
         ("$vhost.name", json!(""), "$vhost.name", "value length must be at least 1 characters"),
-        ("$routes.vhds", json!({}), "$routes.vhds", "virtual host discovery is not supported"),
+        ("$routes.vhds", json!({}), "$routes.vhds", "only discovered routes can have discovered virtual hosts"),
     ]);
 }

@@ -21,7 +21,6 @@ use super::Flow;
 use crate::config;
 use crate::http::body::Body;
 use crate::http::local_reply::{self, is_grpc};
-use crate::http::route::Target;
 use crate::http::stream::StreamCtx;
 use crate::runtime::Runtime;
 use crate::stats::{Counter, Gauge, Scope};
@@ -205,10 +204,7 @@ pub(super) struct Faults {
 fn upstream(ctx: &StreamCtx) -> Option<&str> {
     let route = ctx.route.as_ref()?;
     let crate::http::route::Kind::Forward(forward) = &route.entry.kind else { return None };
-    match forward.target(route.choice)? {
-        Target::Handle(handle) => Some(&handle.name),
-        Target::Header(name) => std::str::from_utf8(ctx.request.get(name)?).ok(),
-    }
+    forward.target(route.choice)?.name(ctx)
 }
 
 fn answer(ctx: Box<StreamCtx>, abort: Abort) -> crate::http::connection::Reply {
