@@ -71,7 +71,7 @@ impl State {
         }
         self.count_demanded(from, &update, !errors.is_empty());
         for name in &gone {
-            self.remove_cluster(name, now);
+            self.take_away(name, now);
             self.gone(from, Kind::Cluster, name);
         }
     }
@@ -84,6 +84,7 @@ impl State {
             tracing::warn!(cluster = %name, "a cluster of the bootstrap is not replaced");
             return Ok(());
         }
+        self.warming.cancel(&Item::Removal(name.clone()));
         let entry = self.clusters.all.get_mut(name);
         if let Some(entry) = entry
             && entry.newest().is_some_and(|l| l.bytes == resource.body.value)
@@ -181,6 +182,7 @@ impl State {
     pub(super) fn remove_cluster(&mut self, name: &str, now: Instant) {
         let Some(entry) = self.clusters.all.remove(name) else { return };
         self.warming.cancel(&Item::Cluster(name.to_owned()));
+        self.warming.cancel(&Item::Removal(name.to_owned()));
         if let Some((_, cluster)) = &entry.warming {
             self.clusters.warming -= 1;
             self.forget_endpoints(cluster, None);

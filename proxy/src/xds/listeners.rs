@@ -111,11 +111,15 @@ impl State {
         }
         // First those that go: their addresses may be wanted.
         gone.iter().for_each(|name| self.remove_listener(name));
-        if update.resources.is_empty() {
-            return;
+        if !update.resources.is_empty() {
+            self.add_listeners(&update.resources, errors, now);
         }
+        self.listeners_answered(now);
+    }
+
+    fn add_listeners(&mut self, resources: &[Resource], errors: &mut Errors, now: Instant) {
         let environment = self.listener_environment();
-        for resource in &update.resources {
+        for resource in resources {
             if let Err(reason) = self.update_listener(resource, &environment, now) {
                 errors.push((resource.name.clone(), reason));
             }

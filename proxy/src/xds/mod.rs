@@ -32,6 +32,7 @@ mod run;
 mod runtime;
 mod secrets;
 mod sources;
+mod stale;
 mod state;
 mod stats;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::files;
 use crate::config::{
     Cluster, ClusterSpecifier, ConfigError, ConfigSource, Discovery, DownstreamTransport, ExtensionDiscovery,
     HttpFilterKind, Listener, Mirror, NetworkFilterKind, PerFilterConfig, Rds, RouteConfig, RouteKind, SdsConfig,
-    SdsSource, UpstreamTransport,
+    SdsSource, TcpCluster, UpstreamTransport,
 };
 
 /// Discovered secrets of a cluster.
@@ -121,6 +121,22 @@ pub(super) fn route_demands(r: &RouteConfig) -> Vec<&ConfigSource> {
         _ => None,
     });
     r.vhds.iter().chain(clusters).collect()
+}
+
+/// Clusters that a listener names by itself.
+pub(super) fn listener_clusters(l: &Listener) -> BTreeSet<&str> {
+    let mut out = BTreeSet::new();
+    for filter in l.filter_chains.iter().chain(&l.default_filter_chain).flat_map(|c| &c.filters) {
+        match &filter.kind {
+            NetworkFilterKind::Http(h) => out.append(&mut route_clusters(&h.routes)),
+            NetworkFilterKind::TcpProxy(t) => match &t.cluster {
+                TcpCluster::Single(name) => drop(out.insert(name)),
+                TcpCluster::Weighted(list) => out.extend(list.iter().map(|w| w.name.as_str())),
+            },
+            _ => {}
+        }
+    }
+    out
 }
 
 /// Clusters that routes name.

@@ -172,6 +172,7 @@ impl Discovery {
                 tracing::info!(stream = ?kind(key), "connected to the management server");
                 mux.connected();
                 self.requests.insert(key.clone(), requests);
+                state.connected(&key.source());
                 self.stats.connected_state.set(1);
             }
             Event::Lost(reason) => {

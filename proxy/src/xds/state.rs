@@ -25,6 +25,7 @@ use super::routes::Routes;
 use super::runtime::RuntimeLayers;
 use super::secrets::Secrets;
 use super::sources::Sources;
+use super::stale::Stale;
 use super::stats::UpdateStats;
 use super::warming::Warming;
 use crate::app::Parts;
@@ -44,6 +45,8 @@ pub(super) enum Item {
     Routes(Source, String),
     /// A first answer of a kind.
     First(Kind),
+    /// A cluster, to be removed.
+    Removal(String),
 }
 
 /// Something that is waited for.
@@ -65,6 +68,10 @@ pub(super) enum Need {
     Filter(Source, String),
     /// First virtual hosts of routes: source and name of the routes.
     VirtualHosts(Source, String),
+    /// Routes, answered since their stream came back.
+    RoutesAnswer(Source, String),
+    /// Listeners, answered since their stream came back.
+    ListenersAnswer,
     /// A first answer of a kind.
     First(Kind),
 }
@@ -118,6 +125,7 @@ pub struct State {
     pub(super) runtime: RuntimeLayers,
     pub(super) filters: Filters,
     pub(super) on_demand: OnDemand,
+    pub(super) stale: Stale,
     /// Clusters whose names are to be resolved.
     pub(super) resolve: Vec<Arc<Cluster>>,
     kinds: BTreeMap<Kind, UpdateStats>,
@@ -164,6 +172,7 @@ impl State {
             runtime: RuntimeLayers::new(&parts.runtime, &root),
             filters: Filters::default(),
             on_demand: OnDemand::default(),
+            stale: Stale::default(),
             resolve: Vec::new(),
             kinds,
             versions: BTreeMap::new(),
@@ -242,6 +251,7 @@ impl State {
                 Item::Cluster(name) => self.activate_cluster(&name, now),
                 Item::Listener(name) => self.activate_listener(&name),
                 Item::Routes(from, name) => self.activate_routes(&from, &name, now),
+                Item::Removal(name) => self.remove_cluster(&name, now),
                 Item::First(_) => {}
             }
         }
@@ -399,6 +409,8 @@ impl State {
                 Item::Routes(_, name) => format!("init manager RDS local-init-manager {name}"),
                 Item::First(Kind::Runtime) => "init manager RTDS".to_owned(),
                 Item::First(_) => "init manager Server".to_owned(),
+                // It works as it is.
+                Item::Removal(_) => continue,
             };
             out.entry(owner).or_default().extend(needs.map(target));
         }
@@ -416,6 +428,8 @@ fn target(need: &Need) -> String {
         Need::Runtime(_, name) => format!("target RTDS {name}"),
         Need::VirtualHosts(_, name) => format!("target VhdsConfigSubscription {name}"),
         Need::Filter(_, name) => format!("target FilterConfigSubscription init {name}"),
+        Need::RoutesAnswer(_, name) => format!("target RDS {name}"),
+        Need::ListenersAnswer => "target LDS".to_owned(),
         Need::First(Kind::Cluster) => "target CDS".to_owned(),
         Need::First(_) => "target LDS".to_owned(),
     }

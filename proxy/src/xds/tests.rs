@@ -227,6 +227,7 @@ async fn step(world: &mut World, random: &mut StdRng) {
         }
         _ => {
             world.mux().connected();
+            world.state.connected(&Source::Ads);
             world.state.lost(&Kind::ALL);
         }
     }
@@ -275,6 +276,55 @@ async fn routes_wait_for_clusters_that_are_on_their_way() {
     assert_eq!(version(&world), before, "and not in force yet");
     world.send(Kind::Endpoints, &[endpoints(&mut random, "c")]);
     assert_ne!(version(&world), before);
+}
+
+/// A world in which routes `r0` or `r1` lead to cluster `c`; the routes' name.
+fn led_to_c(world: &mut World) -> String {
+    let c = json!({ "name": "c", "connect_timeout": "1s" });
+    world.send(Kind::Cluster, &[c]);
+    world.send(Kind::Listener, &[listener(&mut StdRng::seed_from_u64(1), "l", 10_000)]);
+    let name = world.mux().names(Kind::Routes).next().unwrap().to_owned();
+    world.send(Kind::Routes, &[lead(&name, "c")]);
+    assert_eq!(world.state.phase, Phase::Live);
+    name
+}
+
+fn lead(name: &str, cluster: &str) -> Value {
+    let route = json!({ "match": { "prefix": "/" }, "route": { "cluster": cluster } });
+    json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }] })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_went_meanwhile_stays_until_its_routes_were_answered() {
+    let there = |world: &World| world.state.parts.clusters.find("c").is_some();
+    let mut world = World::new();
+    let routes = led_to_c(&mut world);
+    let away = |world: &mut World| {
+        world.mux().connected();
+        world.state.connected(&Source::Ads);
+        world.send(Kind::Cluster, &[]);
+        world.check();
+        assert!(there(world), "routes that were not answered yet name it");
+    };
+    away(&mut world);
+    world.send(Kind::Routes, &[lead(&routes, "nowhere")]);
+    assert!(!there(&world), "nobody names it any more");
+    // It comes back in time: it stays.
+    led_to_c(&mut world);
+    away(&mut world);
+    world.send(Kind::Cluster, &[json!({ "name": "c", "connect_timeout": "1s" })]);
+    world.send(Kind::Routes, &[lead(&routes, "c")]);
+    assert!(there(&world));
+    // While the stream is open nothing is waited for.
+    world.send(Kind::Cluster, &[]);
+    assert!(!there(&world));
+    // Routes that are never answered hold it for so long.
+    led_to_c(&mut world);
+    away(&mut world);
+    tokio::time::advance(LIMIT).await;
+    world.state.elapsed(Instant::now());
+    assert!(!there(&world));
+    world.check();
 }
 
 fn demanded(resources: Vec<mux::Resource>, removed: &[&str]) -> Update {

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use prost::Message as _;
 use weft_proto::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
 use weft_tests::ads::{CDS, EDS, LDS, RDS};
+use weft_tests::locate::Kind;
 use weft_tests::scene::{Scene, play};
 use weft_tests::wait::{PATIENCE, eventually};
 
@@ -204,6 +205,48 @@ fn a_server_killed_five_times_loses_no_request() -> Result<()> {
                 }
             }
             ensure!(failed == 0, "{failed} requests failed");
+            Ok(scene)
+        })?;
+    }
+    Ok(())
+}
+
+/// A cluster went, and routes lead elsewhere, while the server was away: routes come later than clusters.
+#[test]
+fn a_cluster_that_went_meanwhile_costs_no_request() -> Result<()> {
+    for variant in BOTH {
+        play("gone meanwhile", variant, |mut scene| async move {
+            serving(&mut scene).await?;
+            scene.answered(RDS, "1").await?;
+            scene.plane.stop();
+            scene.plane.withhold(EDS);
+            scene.serve(CDS, "2", &[&eds("b", "")])?;
+            scene.serve(EDS, "2", &[&endpoints("b", &["b"])])?;
+            scene.serve(RDS, "2", &[&routes("r", "b")])?;
+            scene.plane.restart().await?;
+            scene.stat("cluster_manager.warming_clusters", 1).await?;
+            let mut failed = 0;
+            for _ in 0..20 {
+                failed += usize::from(scene.get("l1", "/").await?.0 != 200);
+            }
+            scene.plane.release(EDS);
+            eventually("requests go to the other cluster", PATIENCE, || async {
+                drop(scene.world.journal.take());
+                let _counted = scene.get("l1", "/").await.ok()?;
+                scene.world.journal.take().iter().all(|entry| entry.starts_with("[b]")).then_some(())
+            })
+            .await?;
+            eventually("the old cluster is gone", PATIENCE, || async {
+                let stats = scene.world.proxy.admin().stats().await.ok()?;
+                (stats.get("cluster_manager.active_clusters") == Some(&2)).then_some(())
+            })
+            .await?;
+            scene.until("l1", "/", 200).await?;
+            if scene.world.kind == Kind::Weft {
+                ensure!(failed == 0, "{failed} requests failed");
+            } else {
+                eprintln!("{variant:?}: Envoy failed {failed} of 20 requests");
+            }
             Ok(scene)
         })?;
     }

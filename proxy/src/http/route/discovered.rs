@@ -74,6 +74,11 @@ impl DiscoveredRoutes {
         self.0.lock().get(&(from.clone(), name.to_owned())).is_some_and(|e| e.config.is_some())
     }
 
+    /// The version in force.
+    pub fn config(&self, from: &Source, name: &str) -> Option<Arc<RouteConfig>> {
+        self.0.lock().get(&(from.clone(), name.to_owned())).and_then(|e| e.config.clone())
+    }
+
     /// Whether a version can be compiled for every manager that wants it.
     ///
     /// # Errors
