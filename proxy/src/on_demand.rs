@@ -59,27 +59,27 @@ impl Default for OnDemand {
 }
 
 impl OnDemand {
-    /// Asks for something and waits until discovery has it or knows that it does not exist, `limit` is over, or at once where too
-    /// many wait already. Which of it was the case shows when it is looked for.
+    /// Asks for something and waits until discovery has it or knows that it does not exist, or `limit` is over; where too many wait
+    /// already it is over at once. Whether it was answered; which way shows when it is looked for.
     ///
     /// # Cancel safety
     /// Dropped, it no longer waits; what was asked for may still come.
-    pub async fn wait(&self, wanted: Wanted, limit: Option<Duration>) {
+    pub async fn wait(&self, wanted: Wanted, limit: Option<Duration>) -> bool {
         if wanted.name().len() > MAX_NAME_BYTES {
-            return;
+            return false;
         }
         let _place = Place(&self.waiting);
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= MAX_WAITING {
-            return;
+            return false;
         }
         let (waiting, answered) = oneshot::channel();
         if self.asks.try_send(Ask { wanted, waiting }).is_err() {
-            return;
+            return false;
         }
         // Nothing is ever sent: letting go is the answer.
         match limit {
-            Some(limit) => drop(tokio::time::timeout(limit, answered).await),
-            None => drop(answered.await),
+            Some(limit) => tokio::time::timeout(limit, answered).await.is_ok(),
+            None => answered.await.is_err(),
         }
     }
 
@@ -114,7 +114,7 @@ mod tests {
         assert!(all.take_inbox().is_none());
         let waits = tokio::spawn({
             let all = all.clone();
-            async move { all.wait(cluster("a"), None).await }
+            async move { assert!(all.wait(cluster("a"), None).await) }
         });
         let ask = inbox.recv().await.unwrap();
         assert_eq!(ask.wanted, cluster("a"));
@@ -122,7 +122,7 @@ mod tests {
         drop(ask);
         waits.await.unwrap();
         let began = tokio::time::Instant::now();
-        all.wait(cluster("b"), Some(Duration::from_secs(5))).await;
+        assert!(!all.wait(cluster("b"), Some(Duration::from_secs(5))).await);
         assert_eq!(began.elapsed(), Duration::from_secs(5));
         assert!(inbox.recv().await.unwrap().waiting.is_closed(), "discovery sees that nobody waits");
         assert_eq!(all.waiting.load(Ordering::Relaxed), 0);
@@ -139,12 +139,12 @@ mod tests {
         while all.waiting.load(Ordering::Relaxed) < MAX_WAITING {
             tokio::task::yield_now().await;
         }
-        all.wait(cluster("one too many"), None).await;
+        assert!(!all.wait(cluster("one too many"), None).await);
         tasks.iter().for_each(tokio::task::JoinHandle::abort);
         for task in tasks {
             assert!(task.await.unwrap_err().is_cancelled());
         }
         assert_eq!(all.waiting.load(Ordering::Relaxed), 0, "who is gone leaves its place");
-        all.wait(cluster(&"x".repeat(MAX_NAME_BYTES + 1)), None).await;
+        assert!(!all.wait(cluster(&"x".repeat(MAX_NAME_BYTES + 1)), None).await);
     }
 }

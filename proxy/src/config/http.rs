@@ -482,12 +482,13 @@ pub enum HttpFilterKind {
     Discovered(Box<ExtensionDiscovery>),
 }
 
-/// Clusters by discovery when a request needs them. **Source**: `envoy.extensions.filters.http.on_demand.v3.OnDemandCds`.
+/// Clusters by discovery when a request needs them. **Source**: `envoy.extensions.filters.http.on_demand.v3.OnDemandCds`,
+/// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.OnDemand`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OnDemandClusters {
     /// Who delivers them; delta only.
     pub source: ConfigSource,
-    /// A request waits for so long (default 5 s).
+    /// A request waits for so long (default 5 s), a connection of a TCP proxy as well (default 60 s).
     pub timeout: Duration,
 }
 

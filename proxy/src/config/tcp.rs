@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{AccessLog, BackOff, DataSource, HashPolicy, HttpConnectionManager, Metadata, RuntimeFlag};
+use super::{
+    AccessLog, BackOff, DataSource, HashPolicy, HttpConnectionManager, Metadata, OnDemandClusters, RuntimeFlag,
+};
 
 /// A filter of a filter chain. **Source**: `envoy.config.listener.v3.Filter`.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +52,8 @@ pub struct TcpProxy {
     pub stat_prefix: String,
     /// One or several clusters by weight.
     pub cluster: TcpCluster,
+    /// Who delivers a cluster that is not there when a connection needs it; absent: nobody.
+    pub on_demand: Option<OnDemandClusters>,
     /// Endpoint metadata wanted, `envoy.lb` (subset balancing).
     pub metadata_match: Option<Metadata>,
     /// Both directions silent for so long: closed. Default 1 h; `None`: never.

@@ -1,4 +1,5 @@
 //! TCP proxying.
 
+mod demand;
 pub mod proxy;
 mod upstream;

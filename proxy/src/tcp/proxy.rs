@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::demand::Demand;
 use super::upstream::{Attempts, InitFailure, Upstream};
 use crate::access_log::{AccessLogs, LogContext, LogType};
 use crate::app::Parts;
@@ -23,6 +24,8 @@ pub struct TcpProxy {
     total: u64,
     /// For a cluster named by the connection itself.
     all: Arc<Clusters>,
+    /// For a cluster that is not there.
+    demand: Option<Box<Demand>>,
     access_logs: AccessLogs,
     buffer_limit: usize,
     stats: Stats,
@@ -54,6 +57,7 @@ impl TcpProxy {
             total: clusters.iter().map(|(_, w)| w).sum::<u64>().max(1),
             clusters,
             all: parts.clusters.clone(),
+            demand: config.on_demand.as_ref().map(|c| Box::new(Demand::new(c, parts.on_demand.clone(), &scope))),
             access_logs: parts.access_logs(&config.access_log)?,
             buffer_limit,
             stats: Stats {
@@ -101,8 +105,16 @@ impl TcpProxy {
             back_off: self.config.backoff,
             worker,
         };
+        let connect = async {
+            if let Some(demand) = &self.demand
+                && find().is_none()
+            {
+                demand.wait(cluster.unwrap_or(&route.name), &find).await;
+            }
+            attempts.connect(&mut facts).await
+        };
         // Boxed: with TLS it is large, and it is over when the connection is idle.
-        match within(deadline, Box::pin(attempts.connect(&mut facts))).await {
+        match within(deadline, Box::pin(connect)).await {
             None => self.expired(&mut facts),
             Some(Err(failure)) => {
                 if failure == InitFailure::NoRoute {

@@ -88,9 +88,16 @@ pub(super) fn listener_filters(l: &Listener) -> impl Iterator<Item = (&str, &Ext
 /// Who delivers on demand what requests of a listener need.
 pub(super) fn listener_demands(l: &Listener) -> Vec<&ConfigSource> {
     let filters = l.filter_chains.iter().chain(&l.default_filter_chain).flat_map(|c| &c.filters);
-    let http = filters.filter_map(|f| if let NetworkFilterKind::Http(h) = &f.kind { Some(h) } else { None });
     let mut out = Vec::new();
-    for h in http {
+    for filter in filters {
+        let h = match &filter.kind {
+            NetworkFilterKind::Http(h) => h,
+            NetworkFilterKind::TcpProxy(t) => {
+                out.extend(t.on_demand.as_ref().map(|clusters| &clusters.source));
+                continue;
+            }
+            _ => continue,
+        };
         out.extend(route_demands(&h.routes));
         for f in &h.filters {
             let kind = if let HttpFilterKind::Discovered(d) = &f.kind { d.default.as_ref() } else { Some(&f.kind) };

@@ -442,3 +442,75 @@ fn a_request_with_a_body_waits_for_its_virtual_host() -> Result<()> {
         Ok(scene)
     })
 }
+
+/// A TCP proxy to a cluster that may have to be fetched first.
+fn tcp(cluster: &str, timeout: &str) -> String {
+    format!(
+        r#"name: t
+address: {{socket_address: {{address: 127.0.0.1, port_value: {{{{port:l1}}}}}}}}
+filter_chains:
+- filters:
+  - name: envoy.filters.network.tcp_proxy
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+      stat_prefix: t
+      cluster: {cluster}
+      on_demand: {{odcds_config: {{ads: {{}}, resource_api_version: V3}}, timeout: {timeout}}}
+"#
+    )
+}
+
+const TCP_STATS: [&str; 5] = [
+    "tcp.t.on_demand_cluster_attempt",
+    "tcp.t.on_demand_cluster_missing",
+    "tcp.t.on_demand_cluster_success",
+    "tcp.t.on_demand_cluster_timeout",
+    "tcp.t.downstream_cx_no_route",
+];
+
+#[test]
+fn a_tcp_connection_waits_for_its_cluster() -> Result<()> {
+    play("TCP on demand", Variant::Delta, |mut scene| async move {
+        scene.serve(CDS, "1", &[])?;
+        scene.serve(LDS, "1", &[&tcp("c", "10s")])?;
+        scene.ready().await?;
+        let serve = async {
+            subscribed(&scene, CDS, "c", 1).await?;
+            scene.serve(CDS, "2", &[&fixed("c", "c", "")])
+        };
+        let (answer, served) = tokio::join!(ask(&scene, "example.com", "", ""), serve);
+        served?;
+        scene.note(format!("held: {}", answer?));
+        let again = ask(&scene, "example.com", "", "").await?;
+        scene.note(format!("there: {again}, asked {}", asked(&scene, CDS, "c")));
+        scene.note_stats(&TCP_STATS).await?;
+        Ok(scene)
+    })
+}
+
+#[test]
+fn a_tcp_connection_whose_cluster_does_not_come_is_closed() -> Result<()> {
+    play("no TCP on demand", Variant::Delta, |mut scene| async move {
+        scene.serve(CDS, "1", &[])?;
+        scene.serve(LDS, "1", &[&tcp("none", "0.3s")])?;
+        scene.ready().await?;
+        let late = ask(&scene, "example.com", "", "").await;
+        scene.note(format!("closed: {}", late.is_err()));
+        scene.stat("tcp.t.on_demand_cluster_timeout", 1).await?;
+        scene.note_stats(&TCP_STATS).await?;
+        scene.serve(LDS, "2", &[&tcp("gone", "60s")])?;
+        scene.answered(LDS, "2").await?;
+        scene.stat("listener_manager.listener_modified", 1).await?;
+        let tell = async {
+            subscribed(&scene, CDS, "gone", 1).await?;
+            gone(&scene, CDS, "gone");
+            anyhow::Ok(())
+        };
+        let (told, said) = tokio::join!(ask(&scene, "example.com", "", ""), tell);
+        said?;
+        scene.note(format!("closed: {}", told.is_err()));
+        scene.stat("tcp.t.on_demand_cluster_missing", 1).await?;
+        scene.note_stats(&TCP_STATS).await?;
+        Ok(scene)
+    })
+}

@@ -7,17 +7,20 @@ use weft_proto::pb::envoy::r#type::v3 as types;
 use weft_proto::pb::google::protobuf as wkt;
 
 use super::ctx::{Ctx, Out};
-use super::{access_log, value};
-use crate::config::{HashPolicy, HashPolicyKind, TcpCluster, TcpProxy, WeightedTcpCluster};
+use super::{access_log, source, value};
+use crate::config::{HashPolicy, HashPolicyKind, OnDemandClusters, TcpCluster, TcpProxy, WeightedTcpCluster};
 
 /// Envoy's `idle_timeout`.
 const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
+/// Envoy's `on_demand.timeout`.
+const DEFAULT_ODCDS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A TCP proxy. That its clusters exist is not checked, as Envoy does not.
 pub(super) fn tcp_proxy(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<TcpProxy> {
     refuse_other_modes(c, p)?;
     let stat_prefix = c.non_empty("stat_prefix", &p.stat_prefix);
     let cluster = cluster(c, p);
+    let on_demand = c.opt("on_demand", &p.on_demand, on_demand);
     let access_log = c.each("access_log", &p.access_log, access_log::access_log);
     let backoff =
         c.opt("backoff_options", &p.backoff_options, |c, b| value::back_off(c, &b.base_interval, &b.max_interval));
@@ -34,6 +37,7 @@ pub(super) fn tcp_proxy(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<TcpProxy> {
     Ok(TcpProxy {
         stat_prefix: stat_prefix?,
         cluster: cluster?,
+        on_demand: on_demand?.flatten(),
         metadata_match: p.metadata_match.as_ref().map(value::metadata),
         idle_timeout: c.timeout("idle_timeout", &p.idle_timeout, Some(DEFAULT_IDLE))?,
         downstream_idle_timeout: c.timeout("downstream_idle_timeout", &p.downstream_idle_timeout, None)?,
@@ -54,9 +58,6 @@ fn refuse_other_modes(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<()> {
     if p.tunneling_config.is_some() {
         return c.field("tunneling_config").unsupported("tunnelling");
     }
-    if p.on_demand.is_some() {
-        return c.field("on_demand").unsupported("on-demand discovery");
-    }
     if !p.proxy_protocol_tlvs.is_empty() {
         return c.field("proxy_protocol_tlvs").unsupported("adding PROXY protocol TLVs");
     }
@@ -64,6 +65,15 @@ fn refuse_other_modes(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<()> {
         return c.field("upstream_connect_mode").unsupported("any mode but IMMEDIATE");
     }
     Ok(())
+}
+
+fn on_demand(c: &Ctx<'_>, o: &pb::tcp_proxy::OnDemand) -> Out<Option<OnDemandClusters>> {
+    if !o.resources_locator.is_empty() {
+        return c.field("resources_locator").unsupported("a resource locator");
+    }
+    let timeout = c.duration("timeout", &o.timeout)?.unwrap_or(DEFAULT_ODCDS_TIMEOUT);
+    let source = c.opt("odcds_config", &o.odcds_config, source::delta)?;
+    Ok(source.map(|source| OnDemandClusters { source, timeout }))
 }
 
 fn cluster(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<TcpCluster> {

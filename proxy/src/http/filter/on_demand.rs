@@ -79,11 +79,11 @@ fn virtual_host(ctx: &StreamCtx) -> Option<(Wanted, Option<Duration>)> {
 
 /// Waits; a time limit of the stream ends that. `complete`: the whole request is here.
 #[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
-async fn until(ctx: Box<StreamCtx>, complete: bool, wait: impl Future<Output = ()>) -> Result<Box<StreamCtx>, Reply> {
+async fn until(ctx: Box<StreamCtx>, complete: bool, wait: impl Future<Output = bool>) -> Result<Box<StreamCtx>, Reply> {
     let limits = ctx.limits.clone();
     tokio::select! {
         biased;
-        () = wait => Ok(ctx),
+        _answered = wait => Ok(ctx),
         limit = limits.expired() => Err(limit.reply(ctx, complete)),
     }
 }

@@ -45,6 +45,9 @@ fn on_demand() {
     assert_eq!(found(json!({})), None);
     let clusters = found(json!({ "odcds": { "source": { "ads": {} } } })).unwrap();
     assert_eq!((clusters.source.from, clusters.timeout), (crate::config::Source::Ads, Duration::from_secs(5)));
+    assert_eq!(tcp_proxy(json!({ "on_demand": {} })).on_demand, None);
+    let tcp = tcp_proxy(json!({ "on_demand": { "odcds_config": { "ads": {} } } })).on_demand.unwrap();
+    assert_eq!(tcp.timeout, Duration::from_secs(60));
     let at = "$hcm.http_filters";
     let filter = |odcds: Value| json!([ext("o", ON_DEMAND, json!({ "odcds": odcds })), router()]);
     let path = |field: &str| format!("$hcm.http_filters[0].typed_config.odcds.{field}");
