@@ -280,7 +280,8 @@ impl Mux {
         self.kinds.get(&kind).into_iter().flat_map(|s| &s.names).map(String::as_str)
     }
 
-    /// Holds requests of a kind back, answers too, or lets them go.
+    /// Holds requests of a kind back, answers too, or lets them go. Names that are added go by delta all the same: somebody waits
+    /// for them.
     pub fn hold(&mut self, kind: Kind, held: bool) {
         if let Some(s) = self.kinds.get_mut(&kind) {
             s.held = held;
@@ -325,15 +326,24 @@ impl Mux {
 
     /// Whether [`Mux::next_request`] has something.
     pub fn has_next(&self) -> bool {
-        self.queue.iter().any(|kind| self.kinds.get(kind).is_some_and(|s| !s.held))
+        self.queue.iter().any(|kind| self.may_speak(*kind))
+    }
+
+    fn may_speak(&self, kind: Kind) -> bool {
+        let added = |s: &Subscription| s.asked && !(s.subscribe.is_empty() && s.again.is_empty());
+        self.kinds.get(&kind).is_some_and(|s| !s.held || (self.delta && added(s)))
     }
 
     /// The next request.
     pub fn next_request(&mut self) -> Option<Vec<u8>> {
         loop {
-            let at = self.queue.iter().position(|kind| self.kinds.get(kind).is_some_and(|s| !s.held))?;
+            let at = self.queue.iter().position(|kind| self.may_speak(*kind))?;
             let kind = self.queue.remove(at)?;
             let s = self.kinds.get_mut(&kind)?;
+            if s.held {
+                // What else there is to say comes when it is let go.
+                self.queue.push_back(kind);
+            }
             let node = (self.silent || !self.node_on_first_only).then(|| self.node.clone());
             let request = if self.delta { delta::request(kind, s, node) } else { sotw::request(kind, s, node) };
             if let Some(request) = request {

@@ -111,6 +111,9 @@ impl World {
         assert_eq!(kept, services, "endpoints are kept for as long as they are used");
         let asked: BTreeSet<_> = self.mux().names(Kind::Endpoints).map(str::to_owned).collect();
         assert_eq!(asked, services, "and asked for");
+        let wanted: BTreeSet<_> = self.state.filters.all.keys().map(|(_, name)| name.clone()).collect();
+        let asked: BTreeSet<_> = self.mux().names(Kind::Extension).map(str::to_owned).collect();
+        assert_eq!(asked, wanted, "filters are asked for as long as they are used");
         for (name, entry) in &self.state.listeners.all {
             let open = self.state.listeners.manager.find(name).is_some();
             assert_eq!(open, entry.active.is_some(), "{name}");
@@ -151,17 +154,34 @@ fn listener(random: &mut StdRng, name: &str, port: u16) -> Value {
     let typed = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
     let router = json!({ "name": "router", "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } });
     let routes = format!("r{}", random.random_range(0..2));
+    let mut filters = vec![router];
+    if random.random_bool(0.5) {
+        let buffer = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";
+        let source = json!({ "config_source": { "ads": {} }, "type_urls": [buffer] });
+        filters.insert(0, json!({ "name": format!("f{}", random.random_range(0..2)), "config_discovery": source }));
+    }
     let manager = json!({
         "@type": typed,
         "stat_prefix": name,
         "rds": { "route_config_name": routes, "config_source": { "ads": {} } },
-        "http_filters": [router],
+        "http_filters": filters,
     });
     json!({
         "name": name,
         "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
         "filter_chains": [{ "filters": [{ "name": "hcm", "typed_config": manager }] }],
     })
+}
+
+/// A filter that is refused now and then: by its rules, or because it is of another type than wanted.
+fn filter(random: &mut StdRng, name: &str) -> Value {
+    let types = ["buffer.v3.Buffer", "cors.v3.Cors"];
+    let ty = format!("type.googleapis.com/envoy.extensions.filters.http.{}", types[random.random_range(0..2)]);
+    let mut config = json!({ "@type": ty });
+    if ty.ends_with("Buffer") {
+        config["max_request_bytes"] = json!(random.random_range(0..3));
+    }
+    json!({ "name": name, "typed_config": config })
 }
 
 fn routes(random: &mut StdRng, name: &str) -> Value {
@@ -199,7 +219,12 @@ async fn any_order_of_updates_leaves_a_sound_state() {
 }
 
 async fn step(world: &mut World, random: &mut StdRng) {
-    match random.random_range(0..10) {
+    match random.random_range(0..11) {
+        10 => {
+            let asked: Vec<String> = world.mux().names(Kind::Extension).map(str::to_owned).collect();
+            let all: Vec<_> = asked.iter().map(|name| filter(random, name)).collect();
+            world.send(Kind::Extension, &all);
+        }
         0..=2 => {
             let names: Vec<_> = (0..5).filter(|_| random.random_bool(0.6)).collect();
             let all: Vec<_> = names.iter().map(|n| cluster(random, &format!("c{n}"))).collect();

@@ -3,13 +3,13 @@
 use anyhow::{Context, Result, bail, ensure};
 use prost::Message as _;
 use weft_proto::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
-use weft_tests::ads::{CDS, LDS, RDS, Resource, Seen, VHDS};
+use weft_tests::ads::{CDS, EDS, LDS, RDS, Resource, Seen, VHDS};
 use weft_tests::client::fetch;
 use weft_tests::locate::Kind;
 use weft_tests::scene::{Scene, Variant, play};
 use weft_tests::wait::{PATIENCE, eventually};
 
-use crate::yaml::{fixed, listener, rds_listener, routes};
+use crate::yaml::{eds, endpoints, fixed, listener, rds_listener, routes};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3";
 const CLUSTERS: &str = "odcds: {source: {ads: {}, resource_api_version: V3}, timeout: 3s}";
@@ -197,6 +197,36 @@ fn names_are_asked_for_after_a_reconnect() -> Result<()> {
         scene.note(format!("names {:?} holds {:?}", first.names, first.initial.keys().collect::<Vec<_>>()));
         let again = to_cluster(&scene, "c").await?;
         scene.note(again);
+        Ok(scene)
+    })
+}
+
+#[test]
+fn a_cluster_without_endpoints_holds_no_other_up() -> Result<()> {
+    play("slow endpoints", Variant::Delta, |mut scene| async move {
+        with_clusters(&mut scene, CLUSTERS).await?;
+        scene.plane.withhold(EDS);
+        let serve = async {
+            subscribed(&scene, CDS, "slow", 1).await?;
+            scene.serve(CDS, "2", &[&eds("slow", "")])?;
+            scene.serve(EDS, "2", &[&endpoints("slow", &["a"])])?;
+            scene.stat("cluster_manager.warming_clusters", 1).await?;
+            // Envoy asks for nothing while a cluster is warming.
+            if scene.world.kind == Kind::Weft {
+                let quick = async {
+                    subscribed(&scene, CDS, "quick", 1).await?;
+                    scene.serve(CDS, "3", &[&eds("slow", ""), &fixed("quick", "b", "")])
+                };
+                let (answer, served) = tokio::join!(to_cluster(&scene, "quick"), quick);
+                served?;
+                ensure!(answer?.starts_with("200"));
+            }
+            scene.plane.release(EDS);
+            anyhow::Ok(())
+        };
+        let (answer, served) = tokio::join!(to_cluster(&scene, "slow"), serve);
+        served?;
+        scene.note(format!("slow: {}", answer?));
         Ok(scene)
     })
 }

@@ -9,7 +9,7 @@ use crate::xds::kind::Kind;
 
 /// The request of a kind; `None`: there is nothing to say.
 pub(super) fn request(kind: Kind, s: &mut Subscription, node: Option<Node>) -> Option<Vec<u8>> {
-    let answer = s.answer.take();
+    let answer = if s.held { None } else { s.answer.take() };
     let mut subscribe: Vec<_> = std::mem::take(&mut s.subscribe).into_iter().collect();
     subscribe.extend(std::mem::take(&mut s.again));
     let unsubscribe: Vec<_> = std::mem::take(&mut s.unsubscribe).into_iter().collect();

@@ -176,6 +176,28 @@ async fn what_somebody_needs_is_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn names_that_are_added_are_not_held_back_by_delta() {
+    let mut m = mux(true);
+    m.watch_all(Kind::Cluster);
+    m.connected();
+    m.next_request();
+    let type_url = Kind::Cluster.type_url().to_owned();
+    let response = DeltaDiscoveryResponse { type_url, nonce: "1".into(), ..Default::default() }.encode_to_vec();
+    let u = update(&mut m, &response);
+    m.hold(Kind::Cluster, true);
+    m.answer(&Answered::from(&u), Ok(()));
+    assert!(!m.has_next(), "the answer is");
+    m.demand(Kind::Cluster, "a");
+    assert!(m.has_next());
+    let asks = delta(&mut m).unwrap();
+    assert_eq!((asks.resource_names_subscribe, &*asks.response_nonce), (vec!["a".to_owned()], ""));
+    assert!(!m.has_next());
+    m.hold(Kind::Cluster, false);
+    assert_eq!(delta(&mut m).unwrap().response_nonce, "1");
+    assert!(m.next_request().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_virtual_host_is_called_what_the_server_calls_it() {
     use weft_proto::pb::envoy::config::route::v3::VirtualHost;
     let mut m = mux(true);
