@@ -59,8 +59,12 @@ impl<S: Source> Feed<S> {
                     };
                     shared.connections.metrics().changes.add(batch.changes.len() as u64);
                     self.apply(batch);
+                    shared.set_waiting(self.debounce.deadline().is_some());
                 }
-                () = at(deadline) => self.publish(&shared),
+                () = at(deadline) => {
+                    self.publish(&shared);
+                    shared.set_waiting(false);
+                }
             }
         }
     }
@@ -71,7 +75,8 @@ impl<S: Source> Feed<S> {
         self.world = world;
         self.report(&batch.problems);
         tracing::debug!(objects, everything = changes.everything, endpoints = changes.endpoints.len(), "changed");
-        if !changes.is_empty() {
+        // What changes nothing for proxies is published as well, for those who look at objects.
+        if objects > 0 {
             self.waiting.merge(changes);
             self.debounce.changed(Instant::now());
         }
@@ -95,10 +100,12 @@ impl<S: Source> Feed<S> {
 }
 
 /// The objects of a world: where each was written, and what is wrong with it.
-fn describe(world: &World) -> Json {
+#[must_use]
+pub fn describe(world: &World) -> Json {
     let object = |object: &Arc<Object>| {
         let problems: Vec<_> = world.problems_of(&object.key).iter().map(ToString::to_string).collect();
         json!({
+            "object": object.key.to_string(),
             "kind": object.key.kind.to_string(),
             "namespace": *object.key.namespace,
             "name": *object.key.name,

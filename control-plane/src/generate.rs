@@ -3,11 +3,12 @@
 //! Must not know: where the knowledge comes from, how resources travel.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::node::Proxy;
-use crate::resource::Resources;
+use crate::resource::{Resource, ResourceType, Resources};
 
 /// An immutable state of the world that can say what each proxy gets: what it has in common with others, and its own over it.
 pub trait Generator: Send + Sync + 'static {
@@ -32,6 +33,29 @@ pub trait Generator: Send + Sync + 'static {
     /// Whether changes touch what a proxy has of its own, if its key is what it was. That it is cheap to ask counts: it is asked
     /// for every proxy after every change.
     fn touches_own(&self, key: &Self::Key, changes: &Changes) -> bool;
+
+    /// The objects that are likely the reason if a resource is refused: those it was made of, narrowed to what differs from what
+    /// was accepted `before`. Not for every day.
+    fn origins(&self, ty: ResourceType, refused: &Resource, before: Option<&Resource>) -> Vec<Origin>;
+
+    /// Where the object was written that people call so, as `file:line`; `None`: there is none.
+    fn written_at(&self, called: &str) -> Option<String>;
+}
+
+/// An object that a resource was made of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// As people call it: `VirtualService default/reviews`.
+    pub object: Arc<str>,
+    /// Where it was written, as `file:line`.
+    pub at: Option<String>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.object)?;
+        self.at.as_ref().map_or(Ok(()), |at| write!(f, " ({at})"))
+    }
 }
 
 /// A part of what a proxy gets.

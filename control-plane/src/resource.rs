@@ -112,7 +112,7 @@ impl fmt::Display for Version {
 }
 
 /// One named resource.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Resource {
     name: Arc<str>,
     version: Version,
@@ -120,7 +120,18 @@ pub struct Resource {
     any: Bytes,
     /// Where the message begins in `any`.
     message_at: usize,
+    /// The objects it was made of, as people call them.
+    origins: Arc<[Arc<str>]>,
 }
+
+/// Resources are equal if a proxy cannot tell them apart.
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, self.version, &self.any) == (&other.name, other.version, &other.any)
+    }
+}
+
+impl Eq for Resource {}
 
 impl Resource {
     /// A resource of a message. Its maps are put in order, so that equal messages have equal versions.
@@ -139,7 +150,7 @@ impl Resource {
         encode_varint(message.len() as u64, &mut any);
         let message_at = any.len();
         any.extend_from_slice(message);
-        Self { name, version: Version::of(&any), any: any.into(), message_at }
+        Self { name, version: Version::of(&any), any: any.into(), message_at, origins: Arc::default() }
     }
 
     /// The name proxies subscribe to.
@@ -152,6 +163,19 @@ impl Resource {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The same, made of these objects.
+    #[must_use]
+    pub fn made_of(self, origins: impl IntoIterator<Item = Arc<str>>) -> Self {
+        Self { origins: origins.into_iter().collect(), ..self }
+    }
+
+    /// The objects it was made of: `VirtualService default/reviews`. Of two resources that are equal one is kept, with the
+    /// objects that it was made of first.
+    #[must_use]
+    pub fn origins(&self) -> &[Arc<str>] {
+        &self.origins
     }
 
     /// The hash of its name and its content.

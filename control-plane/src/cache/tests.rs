@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use parking_lot::Mutex as Lock;
 
 use super::*;
+use crate::generate::Origin;
 use crate::node::Proxy;
-use crate::resource::ResourceType as Type;
+use crate::resource::{Resource, ResourceType as Type};
 use crate::server::fixtures::state;
 
 /// Gives each namespace its clusters, and writes down what it could start from.
@@ -34,6 +35,14 @@ impl Generator for World {
         }
         self.updates.lock().push(update.map(|update| update.changes.clone()));
         self.of[proxy.namespace.as_str()].clone()
+    }
+
+    fn origins(&self, _: Type, refused: &Resource, _: Option<&Resource>) -> Vec<Origin> {
+        refused.origins().iter().map(|object| Origin { object: object.clone(), at: None }).collect()
+    }
+
+    fn written_at(&self, _: &str) -> Option<String> {
+        None
     }
 
     fn touches_own(&self, key: &String, changes: &Changes) -> bool {

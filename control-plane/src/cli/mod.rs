@@ -6,9 +6,11 @@ mod analyze;
 mod client;
 mod control_plane;
 mod diff;
+mod object;
 mod output;
 mod proxy_config;
 mod proxy_status;
+mod status;
 #[cfg(test)]
 mod tests;
 mod translate;
@@ -35,7 +37,9 @@ use output::Format;
   weft proxy-config route reviews-v1-7d      what a proxy was given
   weft analyze mesh/                         what is wrong with a directory, with file and line
   weft diff old/ new/                        what a change of it changes in each proxy
+  weft status                                what is wrong with objects, and who refuses what they make
   weft wait --proxies 3                      until three proxies run the newest configuration
+  weft wait virtualservice/reviews           until proxies run this object as it is now
   weft completions bash > /etc/bash_completion.d/weft"
 )]
 pub struct Cli {
@@ -53,7 +57,9 @@ enum Command {
     /// What a proxy has, as a table
     #[command(visible_alias = "pc")]
     ProxyConfig(proxy_config::Options),
-    /// Wait until proxies run the newest configuration
+    /// What is wrong with objects: where they are written, and who refuses what was made of them
+    Status(status::Options),
+    /// Wait until proxies run the newest configuration, or an object as it is now
     Wait(wait::Options),
     /// Say what is wrong with a directory of YAML, with file and line; nothing has to run
     Analyze(analyze::Options),
@@ -99,6 +105,7 @@ impl Cli {
             Command::ControlPlane(options) => control_plane::run(&options),
             Command::ProxyStatus(options) => print(proxy_status::run(&options)),
             Command::ProxyConfig(options) => print(proxy_config::run(&options)),
+            Command::Status(options) => print(status::run(&options)),
             Command::Wait(options) => print(wait::run(&options)),
             Command::Analyze(options) => analyze::run(&options),
             Command::Translate(options) => say(translate::run(&options)?),

@@ -81,6 +81,11 @@ fn refusals(name: &str, stream: &Json, out: &mut String) {
         if let (Some("NACKED"), Some(reason)) = (state["status"].as_str(), state["refused"]["reason"].as_str()) {
             let at = state["refused"]["at"].as_str().unwrap_or_default();
             out.push_str(&format!("\n{name} refused {ty} at {at}: {reason}\n"));
+            let objects: Vec<&str> =
+                state["refused"]["objects"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+            if !objects.is_empty() {
+                out.push_str(&format!("  made of {}\n", objects.join(", ")));
+            }
         }
     }
 }

@@ -14,6 +14,8 @@ fn the_command_line_is_consistent() {
         "weft pc route --admin 127.0.0.1:15000",
         "weft proxy-config all a --control-plane 127.0.0.1:8080",
         "weft wait --proxies 3 --timeout 5s",
+        "weft wait virtualservice/reviews.default --for=delete --timeout 5s",
+        "weft status vs/a -n b -o json",
         "weft completions bash",
         "weft version -o yaml",
     ] {
@@ -22,7 +24,13 @@ fn the_command_line_is_consistent() {
     for (line, says) in [
         ("weft proxy-config route", "<PROXY>"),
         ("weft control-plane --config-dir d --tls-cert c", "--tls-key"),
+        ("weft control-plane --config-dir d --tls-cert c --tls-key k", "--tls-client-ca <FILE>|--tls-any-client"),
+        (
+            "weft control-plane --config-dir d --tls-cert c --tls-key k --tls-client-ca a --tls-any-client",
+            "cannot be used",
+        ),
         ("weft wait --timeout 5", "a number with a unit"),
+        ("weft wait --for delete", "<OBJECT>"),
     ] {
         let error = Cli::try_parse_from(line.split(' ')).unwrap_err().to_string();
         assert!(error.contains(says), "{line}: {error}");

@@ -210,6 +210,15 @@ impl World {
         })
     }
 
+    /// The object that people call so: `VirtualService default/reviews`.
+    #[must_use]
+    pub fn called(&self, called: &str) -> Option<&Arc<Object>> {
+        let (kind, name) = called.split_once(' ')?;
+        let (namespace, name) = name.split_once('/').unwrap_or(("", name));
+        let kinds = Kind::ALL.iter().filter(|known| known.group_and_name().1 == kind);
+        kinds.filter_map(|kind| self.objects.get(*kind, namespace, name)).next()
+    }
+
     /// Everything that is wrong with the objects, or has no effect, sorted by where it was written.
     #[must_use]
     pub fn problems(&self) -> Vec<Problem> {

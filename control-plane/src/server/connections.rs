@@ -220,7 +220,7 @@ impl Connection {
         let session = self.session.lock();
         State {
             synced: self.synced(),
-            current: self.current.load(Relaxed),
+            current: self.current(),
             resources: session.resources().clone(),
             types: ResourceType::ALL.into_iter().filter_map(|ty| type_state(&session, ty)).collect(),
         }
@@ -230,6 +230,12 @@ impl Connection {
     #[must_use]
     pub fn synced(&self) -> u64 {
         self.synced.load(Relaxed)
+    }
+
+    /// The world of what it may have.
+    #[must_use]
+    pub fn current(&self) -> u64 {
+        self.current.load(Relaxed)
     }
 
     /// The state of its stream. While it is held the stream stands still.

@@ -9,6 +9,7 @@
 //! | `health`, `reflection` | gRPC's own services |
 //! | `csds` | who has what, over gRPC |
 //! | [`connections`] | who is connected and what they have |
+//! | `provenance` | which objects that was made of |
 //! | [`serve_http`] | health, metrics and debug pages |
 
 mod codec;
@@ -22,6 +23,7 @@ mod framing;
 mod grpc;
 mod health;
 mod http;
+mod provenance;
 mod reflection;
 pub mod session;
 mod stream;
@@ -31,6 +33,7 @@ pub(crate) mod tests;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -82,6 +85,8 @@ pub struct Shared<G: Generator> {
     /// What a world is made of, for `/debug/configz`.
     describe: fn(&G) -> serde_json::Value,
     encoded: Encoded,
+    /// Something has changed that is not published yet.
+    waiting: AtomicBool,
     limits: Limits,
     /// The name of this process in responses.
     identifier: Arc<str>,
@@ -101,7 +106,25 @@ impl<G: Generator> Shared<G> {
         let cache = Cache::new(world, metrics.clone());
         let connections = Connections::new(metrics);
         let identifier = concat!("weft-", env!("CARGO_PKG_VERSION")).into();
-        Arc::new(Self { cache, connections, describe, encoded: Encoded::default(), limits, identifier, stop })
+        Arc::new(Self {
+            cache,
+            connections,
+            describe,
+            encoded: Encoded::default(),
+            waiting: AtomicBool::new(false),
+            limits,
+            identifier,
+            stop,
+        })
+    }
+
+    /// Whether something has changed that is not published yet.
+    pub fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.waiting.load(Relaxed)
     }
 
     /// Serves another world from now on. `seen_at`: when the first of the changes was seen.

@@ -15,6 +15,7 @@ use super::Shared;
 use super::codec::{self, Request};
 use super::connections::Guard;
 use super::framing::{Message, Messages};
+use super::provenance;
 use super::session::{Answer, Session, Variant};
 use crate::cache::{Computed, Lease, Published};
 use crate::generate::Generator;
@@ -170,8 +171,12 @@ impl<G: Generator> Driver<G> {
         metrics.ack_seconds.observe(answer.took.as_secs_f64());
         let Some(reason) = &answer.nack else { return };
         metrics.nacks[answer.ty as usize].add(1);
-        let id = self.client.as_ref().map_or("", |client| &client.proxy.id);
-        tracing::warn!(proxy = id, ty = answer.ty.short_name(), version = %answer.version, "NACK: {reason}");
+        let Some(client) = &self.client else { return };
+        let world = self.shared.cache.current();
+        let objects = provenance::culprits(&*world.world, &client.guard.session(), answer.ty);
+        let objects: Vec<String> = objects.iter().map(ToString::to_string).collect();
+        let (proxy, ty) = (&client.proxy.id, answer.ty.short_name());
+        tracing::warn!(proxy, ty, version = %answer.version, made_of = objects.join(", "), "NACK: {reason}");
     }
 
     /// The first request says who it is.

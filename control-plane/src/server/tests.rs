@@ -19,9 +19,9 @@ use weft_proto::pb::google::rpc;
 use super::connections::Status as TypeStatus;
 use super::fixtures::state;
 use super::*;
-use crate::generate::{Part, Update};
+use crate::generate::{Origin, Part, Update};
 use crate::node::Proxy;
-use crate::resource::{ResourceType as Type, Resources};
+use crate::resource::{Resource, ResourceType as Type, Resources};
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +49,14 @@ impl Generator for World {
         self.generated.fetch_add(1, Relaxed);
         assert_ne!(proxy.namespace, "bad", "this one panics");
         self.resources.clone()
+    }
+
+    fn origins(&self, _: Type, refused: &Resource, _: Option<&Resource>) -> Vec<Origin> {
+        refused.origins().iter().map(|object| Origin { object: object.clone(), at: None }).collect()
+    }
+
+    fn written_at(&self, _: &str) -> Option<String> {
+        None
     }
 
     fn touches_own(&self, (): &(), _: &Changes) -> bool {

@@ -5,6 +5,7 @@
 //! there, and what is denied by them is denied as a whole.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use weft_proto::pb::envoy::config::listener::v3::Filter;
 use weft_proto::pb::envoy::config::rbac::v3::{self as pb, permission, principal, rbac};
@@ -17,7 +18,7 @@ use weft_proto::pb::envoy::r#type::matcher::v3::{self as matcher, string_matcher
 use super::view::View;
 use super::{http, wire};
 use crate::model::kinds::authorization::{Action, AuthorizationPolicy, Condition, RequestOperation, Rule, Source};
-use crate::model::kinds::{Kind, Object};
+use crate::model::kinds::{Kind, Object, ObjectKey};
 
 /// The filters for requests, in their order.
 pub(super) fn http_filters(view: &View<'_>) -> Vec<HttpFilter> {
@@ -36,8 +37,12 @@ pub(super) fn network_filters(view: &View<'_>) -> Vec<Filter> {
     all(view, false).into_iter().map(filter).collect()
 }
 
-/// What is denied, then what is allowed; what nobody speaks of is left out.
-fn all(view: &View<'_>, is_http: bool) -> Vec<pb::Rbac> {
+/// The policies for a workload.
+pub(super) fn objects(view: &View<'_>) -> Vec<ObjectKey> {
+    policies(view).into_iter().map(|(object, _)| object.key.clone()).collect()
+}
+
+fn policies<'w>(view: &View<'w>) -> Vec<(&'w Arc<Object>, &'w AuthorizationPolicy)> {
     let root = view.world.config().mesh.root_namespace();
     let own = &view.proxy.namespace;
     let mut policies = view.world.objects().by_age::<AuthorizationPolicy>(Kind::AuthorizationPolicy);
@@ -45,6 +50,12 @@ fn all(view: &View<'_>, is_http: bool) -> Vec<pb::Rbac> {
         let here = *object.key.namespace == **own || &*object.key.namespace == root;
         here && policy.spec.selector.as_ref().is_none_or(|selector| selector.matches(view.labels))
     });
+    policies
+}
+
+/// What is denied, then what is allowed; what nobody speaks of is left out.
+fn all(view: &View<'_>, is_http: bool) -> Vec<pb::Rbac> {
+    let policies = policies(view);
     let mut made = Vec::new();
     for action in [Action::Deny, Action::Allow] {
         let of_action: Vec<_> = policies.iter().filter(|(_, policy)| policy.spec.action == action).collect();

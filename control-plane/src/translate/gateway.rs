@@ -99,6 +99,12 @@ pub(super) fn servers<'w>(view: &View<'w>) -> impl Iterator<Item = Opened<'w>> {
     opened(view).into_values().flatten()
 }
 
+/// The servers that are opened at an address and port.
+pub(super) fn servers_at<'w>(view: &View<'w>, address: &str, port: u32) -> Vec<Opened<'w>> {
+    let at = opened(view).into_iter().find(|((bind, of), _)| *bind == address && *of == port);
+    at.map(|(_, servers)| servers).unwrap_or_default()
+}
+
 /// The proxy's port behind a port of its Service, else the port itself.
 fn target_port(view: &View<'_>, number: u32) -> u32 {
     let own = |service: &&std::sync::Arc<crate::model::service::Service>| {

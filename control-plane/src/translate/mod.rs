@@ -12,6 +12,7 @@
 //! | `routes` | route configurations |
 //! | `authorization` | who may reach a workload |
 //! | `patch` | EnvoyFilters, over all of it |
+//! | `origins` | of which objects something is made |
 //! | `gateway`, `downstream_tls` | listeners of gateways |
 //! | `grpc` | all of it for proxyless gRPC clients |
 //! | `outbound`, `inbound`, `tcp_routes`, `chains`, `http` | listeners |
@@ -28,6 +29,7 @@ mod http;
 mod inbound;
 mod locality;
 mod names;
+mod origins;
 mod outbound;
 mod patch;
 mod policy;
@@ -51,10 +53,11 @@ use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
 pub use self::scope::{Key, Scope};
 
 use self::cluster::{Discovery, Target};
+use self::origins::{Objects, OfListeners};
 use self::patch::Generated;
 use self::scope::is_captured;
 use self::view::View;
-use crate::generate::{Changes, Generator, Part, Update};
+use crate::generate::{Changes, Generator, Origin, Part, Update};
 use crate::model::World;
 use crate::node::{Proxy, ProxyKind};
 use crate::resource::{Resource, ResourceSet, ResourceType, Resources};
@@ -79,6 +82,14 @@ impl Generator for World {
             }
             (Part::Shared, _) => shared(self, proxy),
         }
+    }
+
+    fn origins(&self, ty: ResourceType, refused: &Resource, before: Option<&Resource>) -> Vec<Origin> {
+        origins::of_refused(self, ty == ResourceType::Route, refused, before)
+    }
+
+    fn written_at(&self, called: &str) -> Option<String> {
+        self.called(called).map(|object| format!("{}:{}", object.source, object.at.line))
     }
 
     fn touches_own(&self, key: &Key, changes: &Changes) -> bool {
@@ -113,7 +124,7 @@ fn shared(world: &World, proxy: &Proxy) -> Resources {
         }
     }
     patch::apply(&view, &mut generated);
-    set_generated(&mut resources, &generated);
+    set_generated(&view, &mut resources, &generated);
     resources
 }
 
@@ -130,7 +141,7 @@ fn own(world: &World, proxy: &Proxy) -> Resources {
             ..Generated::default()
         };
         patch::apply_to_own(&view, &mut generated);
-        set_generated(&mut resources, &generated);
+        set_generated(&view, &mut resources, &generated);
     }
     resources
 }
@@ -151,15 +162,34 @@ fn listeners_and_tables(view: &View<'_>) -> Generated {
     Generated { listeners, tables, ..Generated::default() }
 }
 
-fn set_generated(resources: &mut Resources, generated: &Generated) {
-    resources.set(ResourceType::Cluster, all_encoded(&generated.clusters));
-    resources.set(ResourceType::Listener, all_encoded(&generated.listeners));
-    resources.set(ResourceType::Route, all_encoded(&generated.tables));
-    resources.set(ResourceType::Extension, all_encoded(&generated.extensions));
+fn set_generated(view: &View<'_>, resources: &mut Resources, generated: &Generated) {
+    let clusters = generated.encoded(ResourceType::Cluster, &generated.clusters, |of| origins::of_cluster(view, of));
+    resources.set(ResourceType::Cluster, clusters);
+    set_routes(view, resources, generated);
+    let extensions = generated.encoded(ResourceType::Extension, &generated.extensions, |_| Objects::new());
+    resources.set(ResourceType::Extension, extensions);
 }
 
-fn all_encoded<M: Named>(messages: &[M]) -> ResourceSet {
-    messages.iter().map(encoded).collect()
+fn set_routes(view: &View<'_>, resources: &mut Resources, generated: &Generated) {
+    let of_listeners = OfListeners::new(view);
+    let listeners = generated.encoded(ResourceType::Listener, &generated.listeners, |of| of_listeners.of(of));
+    resources.set(ResourceType::Listener, listeners);
+    resources.set(ResourceType::Route, generated.encoded(ResourceType::Route, &generated.tables, origins::of_table));
+}
+
+impl Generated {
+    /// Messages as resources, each made of what `origins` says and what has patched it.
+    fn encoded<M: Named>(&self, ty: ResourceType, messages: &[M], origins: impl Fn(&M) -> Objects) -> ResourceSet {
+        let one = |message: &M| {
+            let mut objects = origins(message);
+            if !self.patched.is_empty() {
+                let patched = self.patched.get(&(ty, message.name().to_owned()));
+                objects.extend(patched.into_iter().flatten().map(|key| Arc::from(key.to_string())));
+            }
+            encoded(message).made_of(objects)
+        };
+        messages.iter().map(one).collect()
+    }
 }
 
 fn encoded<M: Named>(message: &M) -> Resource {
@@ -194,11 +224,13 @@ named! {
 /// The endpoints of targets.
 fn all_endpoints(view: &View<'_>, targets: &[Target<'_>]) -> ResourceSet {
     let wanted = targets.iter().filter(|target| target.discovery(view.proxy.kind) == Discovery::Endpoints);
-    wanted.map(|target| encoded(&endpoints::assignment(view, target))).collect()
+    let of_target = |target| encoded(&endpoints::assignment(view, target)).made_of(origins::of_target(target));
+    wanted.map(of_target).collect()
 }
 
 fn all_secrets(view: &View<'_>, targets: &[Target<'_>]) -> ResourceSet {
-    all_encoded(&secrets::all(view, targets))
+    let all = secrets::all(view, targets);
+    all.iter().map(|secret| encoded(secret).made_of(origins::of_secret(view, &secret.name))).collect()
 }
 
 /// What was in common before, with what the changes touch.
@@ -213,8 +245,11 @@ fn updated(world: &World, proxy: &Proxy, changes: &Changes, previous: &Resources
         let view = View::of_hosts(world, proxy, &changes.hosts);
         let targets = cluster::targets(&view);
         replace(&mut resources, ResourceType::Endpoints, &changes.hosts, all_endpoints(&view, &targets));
-        let clusters: Vec<Cluster> = targets.iter().map(|target| cluster::cluster(&view, target)).collect();
-        replace(&mut resources, ResourceType::Cluster, &changes.hosts, all_encoded(&clusters));
+        let clusters = targets
+            .iter()
+            .map(|target| encoded(&cluster::cluster(&view, target)).made_of(origins::of_target(target)))
+            .collect();
+        replace(&mut resources, ResourceType::Cluster, &changes.hosts, clusters);
     }
     if changes.routes || !changes.hosts.is_empty() || !changes.secrets.is_empty() {
         let view = View::new(world, proxy);
@@ -222,8 +257,7 @@ fn updated(world: &World, proxy: &Proxy, changes: &Changes, previous: &Resources
         if changes.routes {
             let mut generated = listeners_and_tables(&view);
             patch::apply(&view, &mut generated);
-            resources.set(ResourceType::Listener, all_encoded(&generated.listeners));
-            resources.set(ResourceType::Route, all_encoded(&generated.tables));
+            set_routes(&view, &mut resources, &generated);
         }
     }
     resources

@@ -42,3 +42,30 @@ pub(super) fn config_path(key: &ObjectKey) -> String {
     };
     format!("/apis/{group}/v1/namespaces/{}/{kind}/{}", key.namespace, key.name)
 }
+
+/// The object with this path, as people call it: `VirtualService default/reviews`.
+pub(super) fn object_of_path(path: &str) -> Option<String> {
+    let mut parts = path.strip_prefix("/apis/")?.split('/');
+    let (group, _version) = (parts.next()?, parts.next()?);
+    let (_namespaces, namespace, slug, name) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let named = |kind: &&Kind| {
+        let key = ObjectKey { kind: **kind, namespace: namespace.into(), name: name.into() };
+        kind.group_and_name().0 == group && config_path(&key).split('/').nth(6) == Some(slug)
+    };
+    let kind = Kind::ALL.iter().find(named)?;
+    Some(ObjectKey { kind: *kind, namespace: namespace.into(), name: name.into() }.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_of_a_path_is_found() {
+        for kind in [Kind::VirtualService, Kind::DestinationRule, Kind::HttpRoute, Kind::Ingress, Kind::TlsRoute] {
+            let key = ObjectKey { kind, namespace: "shop".into(), name: "a".into() };
+            assert_eq!(object_of_path(&config_path(&key)), Some(key.to_string()));
+        }
+        assert_eq!(object_of_path("/apis/x"), None);
+    }
+}

@@ -17,16 +17,24 @@ use crate::cache::Cache;
 use crate::generate::Generator;
 use crate::resource::{Resource, ResourceSet, ResourceType};
 use crate::server::connections::{Connection, Status, TypeState, wall};
+use crate::server::provenance::{culprits, refusals};
 use crate::server::session::Variant;
 
 /// Each stream: who, and how it stands with each type.
-pub(super) fn syncz(connections: &[Arc<Connection>]) -> Json {
-    connections.iter().map(|connection| stream(connection)).collect()
+pub(super) fn syncz<G: Generator>(world: &G, connections: &[Arc<Connection>]) -> Json {
+    connections.iter().map(|connection| stream(world, connection)).collect()
 }
 
-fn stream(connection: &Connection) -> Json {
+fn stream<G: Generator>(world: &G, connection: &Connection) -> Json {
     let state = connection.state();
-    let types = state.types.iter().map(|ty| (ty.ty.short_name().to_owned(), type_state(ty)));
+    let types = state.types.iter().map(|ty| {
+        let mut shown = type_state(ty);
+        if ty.nack.is_some() {
+            let objects = culprits(world, &connection.session(), ty.ty);
+            shown["refused"]["objects"] = objects.iter().map(ToString::to_string).collect();
+        }
+        (ty.ty.short_name().to_owned(), shown)
+    });
     json!({
         "proxy": connection.proxy.id,
         "name": connection.proxy.name,
@@ -55,6 +63,16 @@ fn type_state(state: &TypeState) -> Json {
         "accepted": state.ack.map(|ack| ack.version.to_string()),
         "refused": nack,
     })
+}
+
+/// The objects of a world as `described`, each with who refuses what was made of it.
+pub(super) fn objects<G: Generator>(world: &G, mut described: Json, connections: &[Arc<Connection>]) -> Json {
+    let mut refusals = refusals(world, connections);
+    for object in described.as_array_mut().into_iter().flatten() {
+        let by = object["object"].as_str().and_then(|called| refusals.remove(called));
+        object["refusedBy"] = by.unwrap_or_default().into();
+    }
+    described
 }
 
 /// Who is connected.
@@ -197,6 +215,6 @@ fn protocol(variant: Variant) -> &'static str {
     }
 }
 
-fn timestamp(at: SystemTime) -> String {
+pub(in crate::server) fn timestamp(at: SystemTime) -> String {
     OffsetDateTime::from(at).format(&Rfc3339).unwrap_or_default()
 }

@@ -6,6 +6,8 @@ mod debug;
 #[cfg(test)]
 mod tests;
 
+pub(super) use debug::timestamp;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value as Json;
 use tokio::task::JoinSet;
 
-use super::{Bound, Shared};
+use super::{Bound, Shared, provenance};
 use crate::generate::Generator;
 
 /// What the pages are, for the one that lists them.
@@ -32,7 +34,8 @@ const PAGES: &str = "\
 /debug/syncz                        what each proxy has, and what it refused and why
 /debug/connections                  who is connected
 /debug/push_status                  which configuration is served, how many follow
-/debug/configz                      the objects the configuration is made of
+/debug/configz                      the objects the configuration is made of, what is wrong with them, who refuses what they make
+/debug/objectz?object=OBJECT        which proxies run the newest state of an object: VirtualService default/reviews
 /debug/config_dump?proxyID=PROXY    what a proxy gets, in the form of Envoy's /config_dump
 /debug/endpointz[?proxyID=PROXY]    endpoints by cluster, of one proxy or of all
 ";
@@ -113,12 +116,19 @@ fn answer<G: Generator>(shared: &Shared<G>, path: &str, query: &str) -> Page {
             let body = shared.connections.metrics().prometheus();
             Page { status: StatusCode::OK, content_type: "text/plain; version=0.0.4", body }
         }
-        "/debug/syncz" => Page::json(&debug::syncz(&connections)),
+        "/debug/syncz" => Page::json(&debug::syncz(&*shared.cache.current().world, &connections)),
         "/debug/connections" => Page::json(&debug::connections(&connections)),
         "/debug/push_status" => Page::json(&debug::push_status(&shared.cache, &connections)),
-        "/debug/configz" => Page::json(&(shared.describe)(&shared.cache.current().world)),
+        "/debug/configz" => {
+            let world = &shared.cache.current().world;
+            Page::json(&debug::objects(&**world, (shared.describe)(world), &connections))
+        }
+        "/debug/objectz" => match parameter(query, "object") {
+            Some(called) => Page::json(&provenance::object(shared, &called)),
+            None => Page::text(StatusCode::BAD_REQUEST, "say which: ?object=VirtualService%20default/reviews\n"),
+        },
         "/debug/config_dump" | "/debug/endpointz" => {
-            let wanted = proxy_id(query);
+            let wanted = parameter(query, "proxyID");
             let found = debug::find(&connections, wanted.as_deref());
             match (path, found) {
                 (_, Err(reason)) => Page::text(StatusCode::NOT_FOUND, reason),
@@ -132,8 +142,8 @@ fn answer<G: Generator>(shared: &Shared<G>, path: &str, query: &str) -> Page {
     }
 }
 
-/// The parameter `proxyID`.
-fn proxy_id(query: &str) -> Option<String> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("proxyID="))?;
+/// A parameter of a query.
+fn parameter(query: &str, name: &str) -> Option<String> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
     Some(percent_decode_str(&value.replace('+', " ")).decode_utf8_lossy().into_owned())
 }

@@ -48,6 +48,8 @@ pub struct Outstanding {
     names: Vec<Arc<str>>,
     /// It adds or changes resources.
     pub brings_something: bool,
+    /// What was sent before it, of which the client has what it has accepted.
+    before: Arc<ResourceSet>,
 }
 
 /// A client has taken what it was sent.
@@ -70,6 +72,8 @@ pub struct Nack {
     pub reason: String,
     /// What was refused and not sent again. Which of them is the reason only the client knows.
     names: BTreeSet<Arc<str>>,
+    /// What was sent before the first of it was refused.
+    before: Arc<ResourceSet>,
 }
 
 impl Subscription {
@@ -161,8 +165,12 @@ impl Subscription {
         let version = answered.version;
         if let Some(reason) = refused {
             let mut names: BTreeSet<_> = answered.names.iter().cloned().collect();
-            names.extend(self.nack.take().into_iter().flat_map(|nack| nack.names));
-            self.nack = Some(Nack { version, at: now, reason: reason.to_owned(), names });
+            let mut before = answered.before.clone();
+            if let Some(earlier) = self.nack.take() {
+                names.extend(earlier.names);
+                before = earlier.before;
+            }
+            self.nack = Some(Nack { version, at: now, reason: reason.to_owned(), names, before });
         } else {
             self.ack = Some(Ack { version, at: now });
             self.nack.take_if(|nack| nack.names.is_empty());
@@ -267,7 +275,7 @@ impl Subscription {
         self.forced.clear();
         self.gone.retain(|name| keep_removed && set.get(name).is_none());
         self.answer_due = false;
-        self.sent = target;
+        let before = std::mem::replace(&mut self.sent, target);
         self.nonce = Some(nonce);
         self.sent_version = Some(version);
         let brings_something = !difference.changed.is_empty();
@@ -278,7 +286,7 @@ impl Subscription {
                 nack.names.remove(name);
             }
         }
-        self.outstanding = Some(Outstanding { sent_at: now, version, names, brings_something });
+        self.outstanding = Some(Outstanding { sent_at: now, version, names, brings_something, before });
         Some(Push { variant, ty: self.ty, version, nonce, resources, changed, removed })
     }
 
