@@ -15,10 +15,12 @@ use tonic::server::Grpc;
 use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
+use weft_proto::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use weft_proto::pb::envoy::service::status::v3::{ClientStatusRequest, ClientStatusResponse};
 
 use super::Shared;
 use super::csds;
+use super::fetch;
 use super::framing::{self, Messages};
 use super::health::{self, HealthRequest, HealthResponse};
 use super::reflection::{self, ReflectionRequest, ReflectionResponse};
@@ -58,6 +60,13 @@ fn discovery(path: &str) -> Option<Method> {
     Some(Method { service: name, only, variant })
 }
 
+/// The type of a unary discovery method. ADS has none, nor has VHDS.
+fn fetched(path: &str) -> Option<ResourceType> {
+    let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+    let (_, resources, _, only) = SERVICES.into_iter().find(|(known, ..)| *known == service)?;
+    only.filter(|ty| *ty != ResourceType::VirtualHost && method.strip_prefix("Fetch") == Some(resources))
+}
+
 /// Services besides discovery.
 const CSDS: &str = "envoy.service.status.v3.ClientStatusDiscoveryService";
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -76,6 +85,7 @@ pub(super) fn knows(service: &str) -> bool {
 /// A method, by its path.
 enum Call {
     Discovery(Method),
+    Fetch(ResourceType),
     FetchStatus,
     StreamStatus,
     HealthCheck,
@@ -86,6 +96,9 @@ enum Call {
 fn call(path: &str) -> Option<Call> {
     if let Some(method) = discovery(path) {
         return Some(Call::Discovery(method));
+    }
+    if let Some(ty) = fetched(path) {
+        return Some(Call::Fetch(ty));
     }
     match path.strip_prefix('/')?.split_once('/')? {
         (CSDS, "FetchClientStatus") => Some(Call::FetchStatus),
@@ -134,6 +147,11 @@ where
                     let messages = Messages::new(Body::new(body), shared.limits.max_message_bytes);
                     framing::respond(stream::serve(shared, method, peer, messages))
                 }
+                Some(Call::Fetch(ty)) => {
+                    let limit = shared.limits.max_message_bytes;
+                    let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(limit);
+                    grpc.unary(Fetch { shared, ty }, request).await
+                }
                 Some(Call::FetchStatus) => {
                     let limit = shared.limits.max_message_bytes;
                     let mut grpc = Grpc::new(StatusCodec::default()).max_decoding_message_size(limit);
@@ -155,6 +173,27 @@ where
 }
 
 type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
+
+/// Answers with all of a type, once.
+struct Fetch<G: Generator> {
+    shared: Arc<Shared<G>>,
+    ty: ResourceType,
+}
+
+impl<G: Generator> Service<tonic::Request<DiscoveryRequest>> for Fetch<G> {
+    type Response = tonic::Response<DiscoveryResponse>;
+    type Error = Status;
+    type Future = BoxFuture<Self::Response, Status>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<DiscoveryRequest>) -> Self::Future {
+        let (shared, ty) = (self.shared.clone(), self.ty);
+        Box::pin(async move { fetch::answer(&shared, ty, request.get_ref()).await.map(tonic::Response::new) })
+    }
+}
 
 type StatusCodec = ProstCodec<ClientStatusResponse, ClientStatusRequest>;
 
@@ -266,6 +305,8 @@ mod tests {
         let eds = "/envoy.service.endpoint.v3.EndpointDiscoveryService/";
         assert_eq!(found(&format!("{eds}StreamEndpoints")), Some(("EDS", Variant::Sotw)));
         assert_eq!(found(&format!("{eds}FetchEndpoints")), None);
+        assert_eq!(fetched(&format!("{eds}FetchEndpoints")), Some(ResourceType::Endpoints));
+        assert_eq!(fetched(&format!("{ads}FetchAggregatedResources")), None);
         assert_eq!(found("/"), None);
     }
 }

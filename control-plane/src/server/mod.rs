@@ -7,6 +7,7 @@
 //! | [`session`] | one stream as a state machine, without input or output |
 //! | `stream`, `codec`, `framing`, `encoded`, `grpc` | its way to a client |
 //! | `health`, `reflection` | gRPC's own services |
+//! | `fetch` | discovery with one answer |
 //! | `csds` | who has what, over gRPC |
 //! | [`connections`] | who is connected and what they have |
 //! | `provenance` | which objects that was made of |
@@ -17,6 +18,7 @@ pub mod connections;
 mod csds;
 mod debounce;
 mod encoded;
+mod fetch;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod framing;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use weft_proto::pb::envoy::config::core::v3::Node;
+use weft_proto::pb::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
 use weft_proto::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use weft_proto::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
@@ -251,6 +252,32 @@ async fn one_type_has_a_stream_of_its_own() {
             Err(status) => assert!(!served && status.code() == Code::InvalidArgument, "{status}"),
         }
     }
+}
+
+#[tokio::test]
+async fn one_type_is_fetched_once() {
+    let server = Running::start(clusters(1)).await;
+    let mut client = ClusterDiscoveryServiceClient::new(server.channel().await);
+    let request = |names: &[&str]| DiscoveryRequest {
+        node: node("fetch"),
+        resource_names: names.iter().map(ToString::to_string).collect(),
+        ..DiscoveryRequest::default()
+    };
+    let all = client.fetch_clusters(request(&[])).await.unwrap().into_inner();
+    assert_eq!((all.resources.len(), all.type_url.as_str()), (2, Type::Cluster.type_url()));
+    assert_eq!(all.version_info, clusters(1).get(Type::Cluster).version().to_string());
+    let one = client.fetch_clusters(request(&["b", "none"])).await.unwrap().into_inner();
+    assert_eq!(one.resources.len(), 1);
+    assert_ne!(one.version_info, all.version_info);
+    for (bad, reason) in [
+        (DiscoveryRequest { node: None, ..request(&[]) }, "no node"),
+        (DiscoveryRequest { type_url: Type::Route.type_url().into(), ..request(&[]) }, "type_url"),
+    ] {
+        let status = client.fetch_clusters(bad).await.unwrap_err();
+        assert!(status.code() == Code::InvalidArgument && status.message().contains(reason), "{status}");
+    }
+    // Nobody is connected for it, and nothing is kept.
+    assert!(server.shared.connections.list().is_empty() && server.shared.cache.is_empty());
 }
 
 #[tokio::test]
