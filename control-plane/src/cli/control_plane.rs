@@ -41,14 +41,17 @@ pub(super) struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     monitoring_addr: SocketAddr,
     /// Certificate chain for xDS over TLS, as PEM
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_clients"])]
     tls_cert: Option<PathBuf>,
     /// Its private key, as PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Whom to trust, as PEM; with it, proxies must show a certificate
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    /// Whom to trust, as PEM: proxies must show a certificate that one of these has signed
+    #[arg(long, value_name = "FILE", requires = "tls_cert", group = "tls_clients")]
     tls_client_ca: Option<PathBuf>,
+    /// Ask proxies for no certificate: whoever reaches the port has what any proxy gets, secrets too
+    #[arg(long, requires = "tls_cert", group = "tls_clients")]
+    tls_any_client: bool,
     /// Serve changes when there was none for this long
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = super::duration)]
     debounce: Duration,
@@ -146,6 +149,9 @@ async fn serve(options: &Options) -> Result<()> {
     let follow = tokio::spawn(feed.follow(shared, stop.clone()));
     println!("{line}");
     tracing::info!("{line}");
+    if options.tls_any_client {
+        tracing::warn!("--tls-any-client: whoever reaches {} has what any proxy gets", options.secure_grpc_addr);
+    }
 
     let outcome = tokio::select! {
         ended = servers.join_next() => ended.map_or(Ok(()), |ended| Ok(ended??)),
