@@ -15,6 +15,7 @@ pub mod control_plane;
 pub mod frames;
 pub mod gaps;
 pub mod h2_client;
+pub mod load;
 pub mod locate;
 pub mod message;
 pub mod parity;

@@ -1,5 +1,5 @@
-//! gRPC without a proxy: Python's grpcio resolves a service by the control plane, splits by weight and follows an endpoint; and it asks
-//! what the control plane shows of it (CSDS).
+//! gRPC without a proxy: Python's grpcio and Node's @grpc/grpc-js-xds, each by itself, resolve a service by the control plane, split by weight and
+//! follow an endpoint; and CSDS shows what the control plane knows of them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -140,10 +140,65 @@ async fn shows_its_status(plane: &ControlPlane, id: &str) -> Result<()> {
     Ok(())
 }
 
+/// Where the packages of Node are: `target/peers/node`, beside what else scripts/test installs, or `$WEFT_NODE_MODULES`.
+fn node_modules() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/peers/node/node_modules");
+    std::env::var_os("WEFT_NODE_MODULES").map_or(own, PathBuf::from)
+}
+
+/// A client in JavaScript; `Err`: why there is none.
+async fn node_client() -> Result<Command, &'static str> {
+    const NO_NODE: &str =
+        "node is not installed (scripts/test installs what the client needs if node and npm are there)";
+    const NO_PACKAGE: &str =
+        "@grpc/grpc-js-xds is not installed (scripts/test installs it: npm install @grpc/grpc-js-xds)";
+    let node = || {
+        let mut command = Command::new("node");
+        command.env("NODE_PATH", node_modules()).kill_on_drop(true);
+        command
+    };
+    let runs = |mut command: Command| async move {
+        command.stdout(Stdio::null()).stderr(Stdio::null()).status().await.is_ok_and(|status| status.success())
+    };
+    let with = |argument: &str, value: &str| {
+        let mut command = node();
+        command.args([argument, value]);
+        command
+    };
+    if !runs(with("-e", "0")).await {
+        return Err(NO_NODE);
+    }
+    if !runs(with("-e", "require('@grpc/grpc-js-xds')")).await {
+        return Err(NO_PACKAGE);
+    }
+    let mut command = node();
+    command.arg(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers/xds_client.js"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    Ok(command)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpcio_resolves_splits_and_follows() -> Result<()> {
+    resolves_splits_and_follows("gRPC of Python without a proxy", 20, Ok(script("xds_client.py"))).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn grpc_js_resolves_splits_and_follows() -> Result<()> {
+    resolves_splits_and_follows("gRPC of Node without a proxy", 30, node_client().await).await
+}
+
+/// Plays it with this client, and servers at `127.0.0.<block + 1>` to `<block + 3>`.
+async fn resolves_splits_and_follows(test: &str, block: u8, command: Result<Command, &str>) -> Result<()> {
     const CALLS: u32 = 400;
-    let test = "gRPC without a proxy";
+    let mut command = match command {
+        Ok(command) => command,
+        Err(why) => {
+            skipped(test, why);
+            return Ok(());
+        }
+    };
+    let [a, b, c] = [1, 2, 3].map(|n| format!("127.0.0.{}", block + n));
+    let (a, b, c) = (a.as_str(), b.as_str(), c.as_str());
     if weft_cli().is_none() {
         skipped(test, NO_WEFT_CLI);
         return Ok(());
@@ -152,8 +207,8 @@ async fn grpcio_resolves_splits_and_follows() -> Result<()> {
         skipped(test, "Python's grpcio is not installed (scripts/test installs it: pip install grpcio)");
         return Ok(());
     }
-    let (_servers, port) = servers(&["127.0.0.21", "127.0.0.22", "127.0.0.23"]).await?;
-    let first = pods(port, &[("v1", "127.0.0.21"), ("v2", "127.0.0.22")]);
+    let (_servers, port) = servers(&[a, b, c]).await?;
+    let first = pods(port, &[("v1", a), ("v2", b)]);
     let service = SERVICE.replace("APP_PORT", &port.to_string());
     let files = [("who.yaml", service.as_str()), ("pods.yaml", &first), ("split.yaml", &split(80, 20))];
     let plane = ControlPlane::start(&files).await?;
@@ -167,12 +222,11 @@ async fn grpcio_resolves_splits_and_follows() -> Result<()> {
     let id = "sidecar~127.0.0.97~client-1.default~default.svc.cluster.local";
     let node = json!({ "id": id, "metadata": { "GENERATOR": "grpc" }, "locality": {} });
     std::fs::write(&bootstrap, json!({ "xds_servers": [server], "node": node }).to_string())?;
-    let mut command = script("xds_client.py");
     command.arg("xds:///who.default.svc.cluster.local:7070").env("GRPC_XDS_BOOTSTRAP", &bootstrap);
     let mut client = Peer::start(&mut command)?;
 
     let seen = client.calls(CALLS).await?;
-    let (v1, v2) = (share(&seen, "127.0.0.21"), share(&seen, "127.0.0.22"));
+    let (v1, v2) = (share(&seen, a), share(&seen, b));
     ensure!(v1 + v2 == CALLS, "{seen:?}\n{}", plane.log());
     // 80 of 400 is four standard deviations of 8 either way.
     ensure!((48..=112).contains(&v2), "not 80 to 20: {seen:?}");
@@ -180,11 +234,11 @@ async fn grpcio_resolves_splits_and_follows() -> Result<()> {
     shows_its_status(&plane, id).await?;
 
     plane.write("split.yaml", &split(0, 100))?;
-    plane.write("pods.yaml", &pods(port, &[("v1", "127.0.0.21"), ("v2", "127.0.0.23")]))?;
+    plane.write("pods.yaml", &pods(port, &[("v1", a), ("v2", c)]))?;
     let client = tokio::sync::Mutex::new(client);
     let look = || async {
         let seen = client.lock().await.calls(10).await.ok()?;
-        (share(&seen, "127.0.0.23") == 10).then_some(())
+        (share(&seen, c) == 10).then_some(())
     };
     eventually("all calls go to the new endpoint", PATIENCE, look).await.with_context(|| plane.log())?;
     plane.settled(1).await?;

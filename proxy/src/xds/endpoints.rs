@@ -70,7 +70,7 @@ impl State {
         stats.asked();
         self.sources.watch(from, Kind::Endpoints, service);
         if changed {
-            self.sources.ask_again(from, Kind::Endpoints);
+            self.sources.ask_again(from, Kind::Endpoints, service);
         }
         changed || !known
     }
@@ -113,6 +113,11 @@ impl State {
                 }
             }
             let ready = self.warming.met(&Need::Endpoints(key.0, key.1));
+            self.ready(ready, now);
+        }
+        // The server has none: who waits for some goes on without, as in Envoy. Who has some keeps them.
+        for name in &update.removed {
+            let ready = self.warming.met(&Need::Endpoints(from.clone(), name.clone()));
             self.ready(ready, now);
         }
     }

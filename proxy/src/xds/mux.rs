@@ -263,9 +263,13 @@ impl Mux {
         }
     }
 
-    /// Asks for a kind once more: it is needed although nothing about the subscription changed. Delta knows no such question.
-    pub fn ask_again(&mut self, kind: Kind) {
-        if !self.delta && self.kinds.get(&kind).is_some_and(|s| s.asked) {
+    /// Asks for a resource once more: it is needed although nothing about the subscription changed. Delta knows no such question, so
+    /// the server has to know by itself; but a stream that begins meanwhile does not say that it is here.
+    pub fn ask_again(&mut self, kind: Kind, name: &str) {
+        let Some(s) = self.kinds.get_mut(&kind) else { return };
+        if self.delta {
+            s.versions.remove(name);
+        } else if s.asked {
             self.say(kind);
         }
     }

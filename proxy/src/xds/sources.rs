@@ -125,10 +125,10 @@ impl Sources {
     }
 
     /// Asks once more.
-    pub(super) fn ask_again(&mut self, source: &Source, kind: Kind) {
+    pub(super) fn ask_again(&mut self, source: &Source, kind: Kind, name: &str) {
         self.file(source, kind);
         if let Some(mux) = self.mux(source, kind) {
-            mux.ask_again(kind);
+            mux.ask_again(kind, name);
         }
     }
 

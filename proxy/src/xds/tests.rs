@@ -280,6 +280,31 @@ async fn the_same_again_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn endpoints_that_the_server_does_not_have_are_not_waited_for() {
+    let mut world = World::new();
+    let eds = json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } });
+    world.send(Kind::Cluster, &[eds]);
+    assert!(world.state.parts.clusters.find("c").is_none(), "it waits");
+    let none = Update {
+        kind: Kind::Endpoints,
+        version: "1".into(),
+        nonce: "1".into(),
+        resources: Vec::new(),
+        removed: vec!["c".into()],
+        absent: Vec::new(),
+        complete: false,
+        problems: Vec::new(),
+    };
+    let (_, verdict) = world.state.update(&Source::Ads, none, Instant::now());
+    assert_eq!(verdict, Ok(()));
+    world.check();
+    assert_eq!(world.state.parts.clusters.find("c").map(|c| c.hosts().counts().0), Some(0));
+    let mut random = StdRng::seed_from_u64(1);
+    world.send(Kind::Endpoints, &[endpoints(&mut random, "c")]);
+    assert_eq!(world.state.parts.clusters.find("c").map(|c| c.hosts().counts().0), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn routes_wait_for_clusters_that_are_on_their_way() {
     let mut world = World::new();
     let mut random = StdRng::seed_from_u64(1);

@@ -77,7 +77,7 @@ async fn names_that_come_together_are_one_request() {
     assert_eq!(sotw(&mut m).unwrap().resource_names, ["a", "b", "c"]);
     m.unwatch(Kind::Endpoints, "b");
     assert_eq!(sotw(&mut m).unwrap().resource_names, ["a", "c"]);
-    m.ask_again(Kind::Endpoints);
+    m.ask_again(Kind::Endpoints, "a");
     assert_eq!(sotw(&mut m).unwrap().resource_names, ["a", "c"]);
     ["a", "c"].iter().for_each(|n| m.unwatch(Kind::Endpoints, n));
     assert!(sotw(&mut m).unwrap().resource_names.is_empty());
@@ -148,6 +148,10 @@ async fn delta_tells_changes_and_after_a_reconnect_what_it_holds() {
     m.connected();
     let again = delta(&mut m).unwrap();
     assert_eq!(again.initial_resource_versions, [("y".to_owned(), "vy".to_owned())].into(), "x is gone, z was refused");
+    m.ask_again(Kind::Cluster, "y");
+    assert!(m.next_request().is_some() && m.next_request().is_none(), "the server knows by itself");
+    m.connected();
+    assert_eq!(delta(&mut m).unwrap().initial_resource_versions, [].into(), "y has to come again");
     assert_eq!(delta(&mut m).unwrap().resource_names_subscribe, ["b"]);
 }
 
