@@ -11,6 +11,7 @@ use super::config::{Config, GatewayRef, Problems, VirtualService as Routes};
 use super::kinds::authorization::AuthorizationPolicy;
 use super::kinds::destination_rule::{ClientTls, ClientTlsMode, DestinationRule, TrafficPolicy};
 use super::kinds::gateway::{IstioGateway, ServerTlsMode};
+use super::kinds::service_entry::{CaptureMode, Sidecar};
 use super::kinds::virtual_service::{HttpRoute, Percent, VirtualService};
 use super::kinds::{Kind, Object, ObjectKey};
 use super::objects::Objects;
@@ -42,6 +43,8 @@ pub(super) fn all(objects: &Objects, config: &Config, problems: &mut Problems) {
             destination_rule(&mut teller, rule);
         } else if let Some(gateway) = object.of::<IstioGateway>() {
             gateway_object(&mut teller, gateway);
+        } else if let Some(scope) = object.of::<Sidecar>() {
+            sidecar(&mut teller, scope);
         }
         if let Some(policy) = object.of::<AuthorizationPolicy>() {
             authorization(&mut teller, policy);
@@ -157,6 +160,43 @@ fn client_tls(teller: &mut Teller<'_>, path: &str, of: &ClientTls) {
             teller.invalid(of.at.0, path, reason);
         }
         _ => {}
+    }
+}
+
+fn sidecar(teller: &mut Teller<'_>, scope: &Sidecar) {
+    let is_ip = |bind: &&str| bind.parse::<std::net::IpAddr>().is_ok();
+    let named = |bind: &Option<String>| bind.clone().filter(|bind| !bind.is_empty());
+    for (index, of) in scope.spec.ingress.iter().enumerate() {
+        let path = format!("spec.ingress[{index}].bind");
+        match named(&of.bind) {
+            Some(bind) if !is_ip(&bind.as_str()) => {
+                teller.invalid(of.at.0, path, format!("{bind:?} is no IP address: the pod's own is taken"));
+            }
+            Some(_) if of.capture_mode == CaptureMode::Iptables => {
+                teller.unsupported(of.at.0, path, "has no effect: connections to the port are redirected");
+            }
+            _ => {}
+        }
+    }
+    for (index, of) in scope.spec.egress.iter().enumerate() {
+        let path = format!("spec.egress[{index}]");
+        match named(&of.bind) {
+            Some(bind) if !is_ip(&bind.as_str()) && !bind.starts_with("unix:///") => {
+                let reason = format!("{bind:?} is neither an IP address nor unix:///path: it has no effect");
+                teller.invalid(of.at.0, format!("{path}.bind"), reason);
+            }
+            Some(_) if of.port.is_none() => {
+                teller.invalid(of.at.0, format!("{path}.bind"), "has no effect without a port: say which");
+            }
+            None if of.port.is_none() && of.capture_mode == CaptureMode::None => {
+                teller.unsupported(
+                    of.at.0,
+                    format!("{path}.captureMode"),
+                    "NONE has no effect without a port: say which",
+                );
+            }
+            _ => {}
+        }
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct InboundPort<'w> {
     protocol: Protocol,
     /// Where the workload listens; `None`: where the client wanted to go.
     endpoint: Option<(String, u32)>,
+    /// The address of a listener of its own; `None`: connections to it are redirected.
+    bind: Option<String>,
     pool: Option<&'w ConnectionPool>,
 }
 
@@ -42,7 +44,8 @@ pub(super) struct InboundPort<'w> {
 pub(super) fn ports<'w>(view: &View<'w>, captured: bool) -> Vec<InboundPort<'w>> {
     let scope = view.sidecar.map(|sidecar| &sidecar.spec);
     if let Some(scope) = scope.filter(|scope| !scope.ingress.is_empty()) {
-        return scope.ingress.iter().map(|of| of_ingress(of, view, scope.inbound_connection_pool.as_ref())).collect();
+        let pool = scope.inbound_connection_pool.as_ref();
+        return scope.ingress.iter().map(|of| of_ingress(of, view, captured, pool)).collect();
     }
     let pool = scope.and_then(|scope| scope.inbound_connection_pool.as_ref());
     let mut found: BTreeMap<u32, InboundPort<'w>> = BTreeMap::new();
@@ -57,7 +60,8 @@ pub(super) fn ports<'w>(view: &View<'w>, captured: bool) -> Vec<InboundPort<'w>>
             };
             let number = u32::from(target);
             let endpoint = (!captured).then(|| ("127.0.0.1".to_owned(), number));
-            let of = InboundPort { number, protocol: port.protocol, endpoint, pool };
+            let bind = (!captured).then(|| own_address(view));
+            let of = InboundPort { number, protocol: port.protocol, endpoint, bind, pool };
             // Of two services on one port the first one's protocol counts.
             found.entry(number).or_insert(of);
         }
@@ -65,7 +69,17 @@ pub(super) fn ports<'w>(view: &View<'w>, captured: bool) -> Vec<InboundPort<'w>>
     found.into_values().collect()
 }
 
-fn of_ingress<'w>(of: &'w IngressListener, view: &View<'_>, pool: Option<&'w ConnectionPool>) -> InboundPort<'w> {
+/// The proxy's own address, if it says one.
+fn own_address(view: &View<'_>) -> String {
+    view.proxy.ips.first().map_or_else(|| ANY.to_owned(), ToString::to_string)
+}
+
+fn of_ingress<'w>(
+    of: &'w IngressListener,
+    view: &View<'_>,
+    captured: bool,
+    pool: Option<&'w ConnectionPool>,
+) -> InboundPort<'w> {
     let protocol = of.port.protocol.as_deref().or(of.port.name.as_deref()).and_then(Protocol::parse);
     let endpoint = of.default_endpoint.as_deref().and_then(|endpoint| {
         if endpoint.starts_with("unix://") {
@@ -78,8 +92,14 @@ fn of_ingress<'w>(of: &'w IngressListener, view: &View<'_>, pool: Option<&'w Con
         let own = itself.then(|| view.proxy.ips.first().map(ToString::to_string)).flatten();
         Some((own.unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned()), port))
     });
+    let number = u32::from(of.port.number);
+    let captured = of.capture_mode.is_captured(captured);
+    let told = of.bind.clone().filter(|bind| bind.parse::<std::net::IpAddr>().is_ok());
+    // Where it wanted to go is the listener itself, if it was not redirected.
+    let endpoint = endpoint.or_else(|| (!captured).then(|| ("127.0.0.1".to_owned(), number)));
     InboundPort {
-        number: of.port.number.into(),
+        number,
+        bind: (!captured).then(|| told.unwrap_or_else(|| own_address(view))),
         protocol: protocol.unwrap_or(Protocol::Auto),
         endpoint,
         pool: of.connection_pool.as_ref().or(pool),
@@ -112,18 +132,21 @@ fn with_source(mut made: cluster_pb::Cluster) -> cluster_pb::Cluster {
     made
 }
 
-/// The inbound listeners. `captured`: connections are redirected; else there is one for each port, at the proxy's address.
+/// The inbound listeners: one for all ports to which connections are redirected, and one for each of the others.
 pub(super) fn listeners(view: &View<'_>, ports: &[InboundPort<'_>], captured: bool) -> Vec<pb::Listener> {
     let mesh = &view.world.config().mesh;
-    if captured {
-        return vec![virtual_inbound(view, ports)];
-    }
-    let host = view.proxy.ips.first().map_or_else(|| ANY.to_owned(), ToString::to_string);
     let own = |port: &InboundPort<'_>| {
-        let name = format!("{host}_{}", port.number);
-        chains::listener(&name, &host, port.number, TrafficDirection::Inbound, port_chains(view, port), None, mesh)
+        let host = port.bind.as_deref()?;
+        let (name, number) = (format!("{host}_{}", port.number), port.number);
+        let chains = port_chains(view, port);
+        Some(chains::listener(&name, host, number, TrafficDirection::Inbound, chains, None, mesh))
     };
-    ports.iter().map(own).collect()
+    let mut made: Vec<pb::Listener> = ports.iter().filter_map(own).collect();
+    let redirected: Vec<_> = ports.iter().filter(|port| port.bind.is_none()).cloned().collect();
+    if captured || !redirected.is_empty() {
+        made.push(virtual_inbound(view, &redirected));
+    }
+    made
 }
 
 fn virtual_inbound(view: &View<'_>, ports: &[InboundPort<'_>]) -> pb::Listener {

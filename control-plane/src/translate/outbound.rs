@@ -4,6 +4,7 @@
 //! `0.0.0.0_PORT` for HTTP, told apart by host, and `ADDRESS_PORT` for TCP.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use weft_proto::pb::envoy::config::core::v3::TrafficDirection;
 use weft_proto::pb::envoy::config::listener::v3 as pb;
@@ -11,7 +12,7 @@ use weft_proto::pb::envoy::config::listener::v3 as pb;
 use super::chains::{self, chain};
 use super::http::{self, Options, Routes};
 use super::view::View;
-use super::wire::bool_value;
+use super::wire::{self, bool_value};
 use super::{names, tcp_routes};
 use crate::model::kinds::service_entry::OutboundMode;
 use crate::model::service::{Port, Protocol, Service};
@@ -58,12 +59,47 @@ pub(super) fn listeners(view: &View<'_>, captured: bool) -> Vec<pb::Listener> {
     for listener in &mut listeners {
         listener.bind_to_port = if captured { bool_value(false) } else { None };
     }
-    if captured {
-        listeners.push(virtual_outbound(view));
-    } else {
+    if !captured {
         listeners.iter_mut().for_each(on_loopback);
     }
+    bind(view, captured, &mut listeners);
+    if captured {
+        listeners.push(virtual_outbound(view));
+    }
     listeners
+}
+
+/// Puts the listeners of ports where the Sidecar wants them: each `egress` that says where gets one of its own.
+fn bind(view: &View<'_>, captured: bool, listeners: &mut Vec<pb::Listener>) {
+    let egress = view.sidecar.into_iter().flat_map(|sidecar| &sidecar.spec.egress);
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    let mut made = Vec::new();
+    for of in egress {
+        let Some(port) = of.port.as_ref().map(|port| u32::from(port.number)) else { continue };
+        let is_captured = of.capture_mode.is_captured(captured);
+        let told = of.bind.as_deref().filter(|bind| bind.parse::<IpAddr>().is_ok() || bind.starts_with("unix:///"));
+        if told.is_none() && is_captured == captured {
+            continue;
+        }
+        // That of HTTP and of all else without an address, or else the first of a service.
+        let shared = format!("{ANY}_{port}");
+        let place = listeners.iter().find(|listener| listener.name == shared);
+        let place = place.or_else(|| listeners.iter().find(|listener| listener.name.ends_with(&format!("_{port}"))));
+        let Some(found) = place else { continue };
+        taken.insert(found.name.clone());
+        let host = told.unwrap_or(if is_captured { ANY } else { "127.0.0.1" });
+        let name = if host.starts_with("unix:") { host.to_owned() } else { format!("{host}_{port}") };
+        let bind_to_port = if is_captured { bool_value(false) } else { None };
+        let address = Some(wire::endpoint_address(host, port));
+        made.push(pb::Listener { name, address, bind_to_port, ..found.clone() });
+    }
+    listeners.retain(|listener| !taken.contains(&listener.name));
+    for listener in made {
+        // Two that are in one place are one.
+        if listeners.iter().all(|other| other.name != listener.name) {
+            listeners.push(listener);
+        }
+    }
 }
 
 fn on_one_port<'w>(view: &View<'w>, port: u32, on_port: &OnPort<'w>) -> Vec<pb::Listener> {

@@ -137,6 +137,10 @@ record! {
         port: EntryPort,
         /// `127.0.0.1:port`, `0.0.0.0:port` (the pod's own address) or `unix:///path`.
         default_endpoint: Option<String>,
+        /// An IP address to listen on, where connections are not redirected. Default: the pod's own.
+        bind: Option<String>,
+        /// Whether connections to it are redirected.
+        capture_mode: CaptureMode,
         /// Limits.
         connection_pool: Option<ConnectionPool>,
     }
@@ -147,8 +151,37 @@ record! {
     pub struct EgressListener {
         /// Only on this port.
         port: Option<EntryPort>,
+        /// An IP address to listen on, or `unix:///path`; with a port. Default: where connections are not redirected the loopback.
+        bind: Option<String>,
+        /// Whether connections to it are redirected.
+        capture_mode: CaptureMode,
         /// `namespace/host`, with `*`, `.` and `~` as namespace.
         hosts: Vec<String>,
+    }
+}
+
+choice! {
+    /// Whether connections are redirected to a listener. **Source**: `networking.istio.io/v1.CaptureMode`.
+    pub enum CaptureMode {
+        /// If the proxy's are.
+        #[default]
+        Default = "DEFAULT",
+        /// They are.
+        Iptables = "IPTABLES",
+        /// Clients connect to it.
+        None = "NONE",
+    }
+}
+
+impl CaptureMode {
+    /// Whether connections are redirected, at a proxy where they are or are not.
+    #[must_use]
+    pub fn is_captured(self, proxy: bool) -> bool {
+        match self {
+            Self::Default => proxy,
+            Self::Iptables => true,
+            Self::None => false,
+        }
     }
 }
 
