@@ -2,9 +2,10 @@
 #![no_main]
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, header};
+use http::{Method, header};
 use libfuzzer_sys::fuzz_target;
 use weft_proxy::config::{HeaderKeyFormat, UnderscoresAction};
+use weft_proxy::http::HeaderMap;
 use weft_proxy::http::h1::{Framing, ParseLimits, encode, parse};
 use weft_proxy::http::{RequestHead, Scheme};
 

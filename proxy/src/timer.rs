@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+/// A timer is armed for so long at most: a connection's limits are minutes and hours and take turns, and so none of the later
+/// ones moves it back. Then it is armed again.
+const STEP: Duration = Duration::from_secs(60);
+
 /// A movable deadline. Without a deadline it holds no timer unless one is still armed.
 #[derive(Default)]
 pub struct LazyTimer {
@@ -28,6 +32,7 @@ impl LazyTimer {
     /// Ready once the deadline has passed; the deadline is then gone.
     pub fn poll_expired(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
+        let next = || deadline.min(crate::clock::now() + STEP);
         loop {
             let sleep = match &mut self.sleep {
                 Some(s) if s.deadline() <= deadline => s,
@@ -35,7 +40,7 @@ impl LazyTimer {
                     s.as_mut().reset(deadline);
                     s
                 }
-                None => self.sleep.insert(Box::pin(tokio::time::sleep_until(deadline))),
+                None => self.sleep.insert(Box::pin(tokio::time::sleep_until(next()))),
             };
             std::task::ready!(sleep.as_mut().poll(cx));
             if sleep.deadline() >= deadline {
@@ -43,7 +48,7 @@ impl LazyTimer {
                 self.sleep = None;
                 return Poll::Ready(());
             }
-            sleep.as_mut().reset(deadline);
+            sleep.as_mut().reset(next());
         }
     }
 }
@@ -67,5 +72,8 @@ mod tests {
         t.set(Some(start + Duration::from_secs(6)));
         poll_fn(|cx| t.poll_expired(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 6);
+        t.set_after(Some(Duration::from_secs(200)));
+        poll_fn(|cx| t.poll_expired(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 206, "longer than it is armed for at once");
     }
 }

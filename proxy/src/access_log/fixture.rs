@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::http::HeaderMap;
 use crate::http::{RequestHead, ResponseHead, Scheme};
 use crate::stream_info::{ConnInfo, ListenerInfo, PeerAddr, Protocol, StreamInfo};
 

@@ -248,7 +248,7 @@ fn log(context: &Context, info: &mut StreamInfo, parts: http::request::Parts, re
         scheme: Scheme::Http,
         authority: authority.or(host),
         path: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
-        headers,
+        headers: headers.into(),
         protocol,
         upgrade: None,
         spelling: None,

@@ -8,13 +8,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
+
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Cluster, ClusterStats, Host};
 use crate::config::{self, Address, ConfigError, Discovery, MetadataKey};
+use crate::http::HeaderMap;
 use crate::stream_info::{PeerAddr, StreamInfo};
 
 /// Hosts of a cluster, until a cleanup makes room: clients choose them, and each costs memory and a pass over all of them.

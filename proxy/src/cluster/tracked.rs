@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
-
 use crate::config;
+use crate::http::HeaderMap;
 use crate::stats::{Histogram, Scope, Unit};
 
 /// Those that are configured.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::filter::{FilteredBody, LimitedBody};
@@ -19,6 +18,7 @@ use super::h2::client::H2Body;
 use super::h2::server::H2Recv;
 use super::replay::ReplayBody;
 use super::timed_body::TimedBody;
+use crate::http::HeaderMap;
 
 /// A piece of a body.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::body::{Body, BodyError};
 use super::head::{RequestHead, ResponseHead};
@@ -15,6 +15,7 @@ use super::manager::Manager;
 use super::request;
 use super::stream::StreamCtx;
 use crate::drain::Drain;
+use crate::http::HeaderMap;
 use crate::stream_info::{ConnInfo, Protocol, ResponseFlags};
 
 /// A downstream connection of an HTTP connection manager.
@@ -46,12 +47,19 @@ impl HttpConn {
     }
 
     /// Answers a request. Always answers: what goes wrong becomes a local reply.
-    pub async fn handle(self: Arc<Self>, head: RequestHead, body: Body, head_bytes: u64, limits: Arc<Shared>) -> Reply {
+    pub fn handle(
+        self: Arc<Self>,
+        head: RequestHead,
+        body: Body,
+        head_bytes: u64,
+        limits: Arc<Shared>,
+    ) -> impl Future<Output = Reply> {
+        // Before the future begins, so that it has no room for the head.
         let mut ctx = Box::new(StreamCtx::new(self, head));
         ctx.limits = limits;
         ctx.info.bytes.headers_received = head_bytes;
         ctx.info.bytes.wire_received = head_bytes;
-        request::handle(ctx, body).await
+        request::handle(ctx, body)
     }
 
     /// The client left in the middle of a head.

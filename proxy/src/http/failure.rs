@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use super::attempts::Forwarding;
 use super::body::BodyError;
@@ -14,6 +14,7 @@ use super::retry::Failure;
 use super::route::Forward;
 use super::stream::StreamCtx;
 use crate::cluster::{Cluster, Shed, outlier};
+use crate::http::HeaderMap;
 use crate::stream_info::ResponseFlags;
 
 /// The route's cluster does not exist.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
+use crate::http::HeaderMap;
 use crate::stream_info::Protocol;
 
 /// URL scheme.
@@ -79,7 +80,7 @@ impl RequestHead {
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + 'a {
         let pseudo = name.starts_with(':') || name == "host";
         let one = if pseudo { self.get(name) } else { None };
-        let many = if pseudo { None } else { Some(self.headers.get_all(name).iter().map(HeaderValue::as_bytes)) };
+        let many = if pseudo { None } else { Some(self.headers.get_all(name).map(HeaderValue::as_bytes)) };
         one.into_iter().chain(many.into_iter().flatten())
     }
 }

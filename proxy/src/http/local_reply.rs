@@ -20,7 +20,7 @@ pub fn with_headers(
     status: StatusCode,
     body: Bytes,
     details: impl Into<std::borrow::Cow<'static, str>>,
-    headers: impl FnOnce(&mut http::HeaderMap),
+    headers: impl FnOnce(&mut crate::http::HeaderMap),
 ) -> Reply {
     ctx.info.details = Some(details.into());
     if ctx.info.upstream.cluster.is_none() {

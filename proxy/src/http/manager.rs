@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use http::header::{self, HeaderName};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::codec_stats::{CodecStats, Http2Stats};
 use super::connection::Reply;
@@ -23,6 +23,7 @@ use super::stream::StreamCtx;
 use super::xfcc;
 use crate::access_log::AccessLogs;
 use crate::config::{self, ConfigError, ServerHeader, StripPort};
+use crate::http::HeaderMap;
 use crate::stats::{CodeStats, Counter, Gauge, Histogram, Scope, Unit};
 use crate::stream_info::PeerAddr;
 use crate::xds::UpdateStats;

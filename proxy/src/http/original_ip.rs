@@ -6,9 +6,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::OnceLock;
 
-use http::HeaderMap;
-
 use crate::config::{Cidr, OriginalIpDetection};
+use crate::http::HeaderMap;
 
 const XFF: &str = "x-forwarded-for";
 
@@ -86,7 +85,7 @@ fn is_in(ranges: &[Cidr], ip: IpAddr) -> bool {
 
 /// The entries of X-Forwarded-For, last first.
 fn entries(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    headers.get_all(XFF).iter().rev().flat_map(|v| v.to_str().unwrap_or("").rsplit(',')).map(str::trim)
+    headers.get_all(XFF).rev().flat_map(|v| v.to_str().unwrap_or("").rsplit(',')).map(str::trim)
 }
 
 fn parse(text: &str) -> Option<IpAddr> {

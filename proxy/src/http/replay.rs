@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::body::{Body, BodyError, Frame};
+use crate::http::HeaderMap;
 use crate::stats::Counter;
 
 struct State {

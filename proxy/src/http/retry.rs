@@ -3,11 +3,12 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 
 use super::body::BodyError;
 use super::route::values_match;
 use crate::config::{RetryOn, RetryPolicy};
+use crate::http::HeaderMap;
 use crate::upstream::ConnectFault;
 
 /// How an attempt failed before a response head.
@@ -108,8 +109,7 @@ impl RetryState {
         }
         let policy = policy.unwrap_or(&BY_HEADERS);
         let wanted = &policy.retriable_request_headers;
-        if !wanted.is_empty()
-            && !wanted.iter().any(|m| values_match(m, request.get_all(&m.name).iter().map(|v| v.as_bytes())))
+        if !wanted.is_empty() && !wanted.iter().any(|m| values_match(m, request.get_all(&m.name).map(|v| v.as_bytes())))
         {
             return None;
         }
@@ -168,8 +168,7 @@ impl RetryState {
     }
 
     fn retriable_header(&self, headers: &HeaderMap) -> bool {
-        let values =
-            |m: &crate::config::HeaderMatcher| values_match(m, headers.get_all(&m.name).iter().map(|v| v.as_bytes()));
+        let values = |m: &crate::config::HeaderMatcher| values_match(m, headers.get_all(&m.name).map(|v| v.as_bytes()));
         self.policy.retriable_headers.iter().any(values) || self.names.iter().any(|n| headers.contains_key(n))
     }
 

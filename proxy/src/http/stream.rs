@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::Method;
 
 use super::body::BodyError;
 use super::connection::{EndReason, HttpConn};
@@ -11,6 +11,7 @@ use super::head::{RequestHead, ResponseHead, Scheme};
 use super::limits::{Expiry, Shared};
 use super::route::{Matched, VirtualCluster};
 use crate::access_log::{LogContext, LogType};
+use crate::http::HeaderMap;
 use crate::stream_info::{Protocol, ResponseFlags, StreamInfo};
 use crate::upstream::attempt::Books;
 

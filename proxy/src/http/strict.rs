@@ -2,11 +2,12 @@
 //!
 //! **Source**: `envoy.extensions.filters.http.router.v3.Router.strict_check_headers`. Runs on: workers.
 
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::connection::Reply;
 use super::local_reply;
 use super::stream::StreamCtx;
+use crate::http::HeaderMap;
 use crate::stream_info::ResponseFlags;
 
 const RETRY_ON: &[&str] = &[

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use super::local_reply;
 use super::route::Forward;
 use super::stream::StreamCtx;
 use crate::config::RetryPolicy;
+use crate::http::HeaderMap;
 
 /// Request headers that steer the router and stop here.
 pub const CONSUMED: &[&str] = &[

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::body::Body;
 use super::filter::{FilteredBody, FrameMap};
+use crate::http::HeaderMap;
 
 /// Progress of an upload. An empty body costs nothing.
 #[derive(Clone)]

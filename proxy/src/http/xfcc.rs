@@ -4,9 +4,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use crate::config::{ClientCertDetails, ForwardClientCert};
+use crate::http::HeaderMap;
 use crate::stream_info::{PeerCertificate, TlsInfo};
 
 const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");

@@ -1,8 +1,7 @@
 //! What a format is rendered from.
 
-use http::HeaderMap;
-
 use crate::config::Metadata;
+use crate::http::HeaderMap;
 use crate::http::{RequestHead, ResponseHead};
 use crate::stream_info::StreamInfo;
 

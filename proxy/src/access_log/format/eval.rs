@@ -152,7 +152,7 @@ pub(in crate::access_log) fn status_of(c: &LogContext<'_>) -> u32 {
 
 /// A status from the trailers, the headers, the stream, or else the HTTP status.
 fn known_status(c: &LogContext<'_>) -> Option<u32> {
-    let header = |headers: &http::HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
+    let header = |headers: &crate::http::HeaderMap| headers.get("grpc-status")?.to_str().ok()?.parse().ok();
     let trailer = c.trailers.and_then(header);
     trailer.or_else(|| c.response.and_then(|r| header(&r.headers))).or(c.info.grpc_status).or_else(|| from_http(c))
 }

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::LogContext;
 use super::value::{Value, display};
+use crate::http::HeaderMap;
 use crate::stream_info::{CloseType, PeerAddr, Protocol};
 
 /// Reads a value.

@@ -1,9 +1,10 @@
 //! `envoy.filters.http.cors`.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 
 use super::Flow;
 use crate::config::Cors;
+use crate::http::HeaderMap;
 use crate::http::body::Body;
 use crate::http::head::ResponseHead;
 use crate::http::local_reply;

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::{FilteredBody, FrameMap};
 use crate::config::GrpcStatsFilter;
+use crate::http::HeaderMap;
 use crate::http::body::Body;
 use crate::http::head::ResponseHead;
 use crate::http::local_reply::is_grpc;

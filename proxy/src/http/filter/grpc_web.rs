@@ -3,9 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 
 use super::{FilteredBody, Flow, FrameMap};
+use crate::http::HeaderMap;
 use crate::http::body::Body;
 use crate::http::head::ResponseHead;
 use crate::http::stream::StreamCtx;

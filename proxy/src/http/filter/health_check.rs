@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
+
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -11,6 +12,7 @@ use super::Flow;
 use crate::app::Parts;
 use crate::cluster::Clusters;
 use crate::config::{ConfigError, HealthCheckFilter, PerMillion};
+use crate::http::HeaderMap;
 use crate::http::body::Body;
 use crate::http::head::ResponseHead;
 use crate::http::local_reply;

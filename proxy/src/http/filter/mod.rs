@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::body::{Body, BodyError, Frame};
 use super::connection::Reply;
@@ -33,6 +32,7 @@ use super::headers::Mutations;
 use super::stream::StreamCtx;
 use crate::app::Parts;
 use crate::config::{self, ConfigError, HttpFilterKind, PerFilter, PerFilterConfig};
+use crate::http::HeaderMap;
 use crate::runtime::Runtime;
 use crate::stats::Scope;
 

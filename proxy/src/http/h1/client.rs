@@ -12,7 +12,6 @@ use http::{Method, StatusCode, header};
 use super::super::body::{Body, BodyError, Frame};
 use super::super::head::{RequestHead, ResponseHead};
 use super::super::limits::Shared;
-use super::super::names;
 use super::decode::{Decoder, ReadBuffer};
 use super::encode::{self, Outgoing};
 use super::{Framing, ParseError, ParseLimits, parse, poll_read_small, take};
@@ -207,9 +206,7 @@ impl H1Conn {
         }
         self.reusable &= !close && (parsed.protocol == Protocol::Http11 || keep) && framing != Framing::UntilClose;
         self.download = Some(Decoder::new(framing, self.limits.body(self.enable_trailers)));
-        for hop in [&header::CONNECTION, &header::TRANSFER_ENCODING, &names::KEEP_ALIVE, &names::PROXY_CONNECTION] {
-            headers.remove(hop);
-        }
+        parse::drop_of_codec(&mut headers);
         Ok(Some(ResponseHead { status, headers, protocol: parsed.protocol, spelling: parsed.spelling }))
     }
 

@@ -21,7 +21,7 @@ pub(super) enum Decoder {
 #[derive(Default)]
 pub(super) struct ReadBuffer {
     pub(super) bytes: BytesMut,
-    size: usize,
+    pub(super) size: usize,
     /// Bytes read since it was last set to 0.
     pub(super) total: u64,
 }

@@ -1,11 +1,13 @@
 //! Writing HTTP/1 heads and body framing.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, StatusCode, header};
+use http::{HeaderName, Method, StatusCode, header};
 
 use super::super::head::{RequestHead, Spelling};
+use super::super::spare;
 use super::Framing;
 use crate::config::HeaderKeyFormat;
+use crate::http::HeaderMap;
 use crate::stream_info::Protocol;
 
 /// Fields that belong to a connection and are written by the codec itself, never copied.
@@ -49,6 +51,7 @@ impl<'a> Names<'a> {
 pub fn request(out: &mut Vec<u8>, head: &RequestHead, framing: Framing, format: HeaderKeyFormat, full_url: bool) {
     let names = Names::new(format, &head.spelling);
     let authority = head.authority.as_ref().map_or(&b""[..], |a| a.as_bytes());
+    spare::ready(out);
     out.reserve(room(&head.headers) + head.path.len());
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
@@ -90,6 +93,7 @@ pub fn response(
     connection: Option<&str>,
     names: Names<'_>,
 ) {
+    spare::ready(out);
     out.reserve(room(headers));
     out.extend_from_slice(if old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
     out.extend_from_slice(status.as_str().as_bytes());
@@ -231,7 +235,7 @@ impl Outgoing {
         }
         // An idle connection holds no buffer.
         if self.head.capacity() > 0 {
-            self.head = Vec::new();
+            spare::give_back(&mut self.head);
             self.at = 0;
         }
         Poll::Ready(Ok(()))

@@ -4,12 +4,15 @@
 //! spaces in the request line, a bare CR in a value) it is repaired here, so that nothing above or behind sees it.
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::super::head::Spelling;
 use super::Framing;
 use super::line::{self, RequestLine};
 use crate::config::UnderscoresAction;
+use crate::http::HeaderMap;
+use crate::http::header_map::Names;
+use crate::http::names;
 use crate::stream_info::Protocol;
 
 /// Why a message was refused. [`ParseError::status`] is Envoy's answer to it.
@@ -239,7 +242,7 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn new(limits: &'a ParseLimits, keep_spelling: bool) -> Self {
-        Fields { map: HeaderMap::with_capacity(16), limits, count: 0, dropped: 0, keep_spelling, spelling: Vec::new() }
+        Fields { map: HeaderMap::with_capacity(12), limits, count: 0, dropped: 0, keep_spelling, spelling: Vec::new() }
     }
 
     fn read(&mut self, head: &Bytes, mut at: usize) -> Result<(), ParseError> {
@@ -334,6 +337,10 @@ pub struct Lengths {
 /// # Errors
 /// Conflicts and malformed values.
 pub fn lengths(headers: &mut HeaderMap, allow_chunked_length: bool) -> Result<Lengths, ParseError> {
+    const FRAMING: Names = Names::of(&["transfer-encoding", "content-length"]);
+    if !headers.may_have(FRAMING) {
+        return Ok(Lengths { chunked: false, length: None });
+    }
     let both = headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH);
     if both && !allow_chunked_length {
         return Err(ParseError::LengthAndEncoding);
@@ -385,10 +392,22 @@ impl Lengths {
     }
 }
 
+/// Fields that are about one connection (RFC 9110 section 7.6.1).
+pub(super) const OF_CONNECTION: Names =
+    Names::of(&["connection", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"]);
+
+/// Removes the fields that a codec writes by itself.
+pub(super) fn drop_of_codec(headers: &mut HeaderMap) {
+    if headers.may_have(OF_CONNECTION) {
+        for name in [&header::CONNECTION, &header::TRANSFER_ENCODING, &names::KEEP_ALIVE, &names::PROXY_CONNECTION] {
+            headers.remove(name);
+        }
+    }
+}
+
 /// Whether the comma-separated list of `name` holds `token`, without case.
 pub fn list_has(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
-        .iter()
         .any(|v| v.as_bytes().split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes())))
 }

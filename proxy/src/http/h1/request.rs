@@ -2,7 +2,7 @@
 //! the fields that were meant for this connection gone.
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::super::head::{RequestHead, Scheme};
@@ -10,6 +10,7 @@ use super::super::headers::join_repeated;
 use super::super::names;
 use super::{Framing, ParseError, ParseLimits, line, parse};
 use crate::config::{HeaderKeyFormat, Http1Options, StringMatcher};
+use crate::http::HeaderMap;
 use crate::stream_info::Protocol;
 
 /// A request, and what it asks of its connection.
@@ -43,8 +44,11 @@ pub(super) fn read(
     let mut headers = parsed.headers;
     let lengths = parse::lengths(&mut headers, limits.allow_chunked_length)?;
     let mut framing = lengths.request();
-    let keep_alive = keeps_alive(&headers, parsed.protocol);
-    let upgrade = upgrade(&mut headers, &options.ignore_upgrade);
+    // Most requests say nothing of their connection.
+    let of_connection = headers.may_have(parse::OF_CONNECTION);
+    let keep_alive =
+        if of_connection { keeps_alive(&headers, parsed.protocol) } else { parsed.protocol != Protocol::Http10 };
+    let upgrade = if of_connection { upgrade(&mut headers, &options.ignore_upgrade) } else { None };
     join_repeated(&mut headers);
     let mut authority = headers.remove(header::HOST);
     if authority.as_ref().is_some_and(|a| !line::is_authority(a.as_bytes())) {
@@ -69,12 +73,12 @@ pub(super) fn read(
     if upgrade.is_some() {
         framing = Framing::UntilClose;
     }
-    if drop_nominated(&mut headers)? {
-        authority = None;
-    }
-    only_trailers(&mut headers);
-    for name in [&header::CONNECTION, &header::TRANSFER_ENCODING, &names::KEEP_ALIVE, &names::PROXY_CONNECTION] {
-        headers.remove(name);
+    if of_connection {
+        if drop_nominated(&mut headers)? {
+            authority = None;
+        }
+        only_trailers(&mut headers);
+        parse::drop_of_codec(&mut headers);
     }
     let scheme = if secure { Scheme::Https } else { Scheme::Http };
     let (method, protocol, spelling) = (parsed.method, parsed.protocol, parsed.spelling);
@@ -119,7 +123,7 @@ fn drop_nominated(headers: &mut HeaderMap) -> Result<bool, ParseError> {
     }
     let mut named = Vec::new();
     let mut host = false;
-    let values = headers.get_all(header::CONNECTION).iter();
+    let values = headers.get_all(header::CONNECTION);
     let tokens = values.flat_map(|v| v.as_bytes().split(|b| *b == b',')).filter(|t| !t.is_empty());
     for (i, token) in tokens.enumerate() {
         let token = token.trim_ascii();
@@ -222,7 +226,7 @@ mod tests {
     fn te_and_keep_alive() {
         let mut te = map(&[("te", "gzip, trailers")]);
         only_trailers(&mut te);
-        assert_eq!(te["te"], "trailers");
+        assert_eq!(te.get("te").unwrap(), "trailers");
         let mut te = map(&[("te", "chunked")]);
         only_trailers(&mut te);
         assert!(te.is_empty());

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, header};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
@@ -76,8 +76,8 @@ impl ServerConn {
         self.conn.manager.stats.downstream_cx_rx_bytes_total.add(n);
     }
 
-    /// A connection on `stream`, of which `already` was read.
-    pub fn new(stream: Stream, already: Bytes, conn: Arc<HttpConn>) -> Self {
+    /// A connection on `stream`, of which `already` was read. `timer`: any that is there already.
+    pub fn new(stream: Stream, already: BytesMut, conn: Arc<HttpConn>, timer: LazyTimer) -> Self {
         let m = &conn.manager.config;
         let limits = ParseLimits {
             max_bytes: m.max_request_headers_bytes,
@@ -86,16 +86,15 @@ impl ServerConn {
             custom_methods: m.http1.allow_custom_methods,
             allow_chunked_length: m.http1.allow_chunked_length,
         };
-        let mut buf = ReadBuffer::default();
-        buf.bytes.extend_from_slice(&already);
-        buf.total = already.len() as u64;
+        let total = already.len() as u64;
+        let buf = ReadBuffer { bytes: already, size: 0, total };
         let ends = m.common.max_connection_duration.and_then(|d| conn.info.start.checked_add(d));
         ServerConn {
             ends,
             stream,
             buf,
             out: Outgoing::default(),
-            timer: LazyTimer::default(),
+            timer,
             conn,
             limits,
             requests: 0,

@@ -3,7 +3,6 @@
 //! What streams write gathers in the state's buffer and leaves in one write, once the tasks that were ready have run. While
 //! nothing is under way the connection holds no buffer.
 
-use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -18,21 +17,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::core::{Core, End, HIGH_WATER};
 use super::frame::{HEADER, Head, MAX_SIZE, PREFACE, kind};
 use super::handle::Connection;
-use crate::http::h1;
+use crate::http::{h1, spare};
 use crate::stats::Counter;
 
 /// The most that is read at once.
 const READ: usize = 64 << 10;
 /// Reads in a row, so that one connection does not hold up the others.
 const TURNS: usize = 8;
-/// The largest buffer that is worth keeping.
-const SPARE: usize = 256 << 10;
-
-thread_local! {
-    /// A buffer that nobody needs at the moment: connections take turns in writing.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// Where bytes are counted: those read, those written.
 pub(super) struct Counts(pub(super) Counter, pub(super) Counter);
 
@@ -140,7 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         if self.written > 0 {
             self.written = 0;
-            recycle(&mut core.out);
+            spare::give_back(&mut core.out);
             core.pass_on();
         }
         if self.unflushed {
@@ -196,23 +187,5 @@ pub(super) fn feed(input: &mut BytesMut, core: &mut Core) {
             core.frame(head, &input[..head.len]);
             input.advance(head.len);
         }
-    }
-}
-
-/// An empty buffer to write into, with room if there is one to spare.
-pub(super) fn buffer() -> Vec<u8> {
-    BUFFER.take()
-}
-
-/// Lets go of a buffer whose bytes have left.
-fn recycle(out: &mut Vec<u8>) {
-    let mut gone = std::mem::take(out);
-    if gone.capacity() <= SPARE {
-        gone.clear();
-        BUFFER.with_borrow_mut(|spare| {
-            if spare.capacity() < gone.capacity() {
-                *spare = gone;
-            }
-        });
     }
 }

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use parking_lot::Mutex;
 
 use super::Reason;
 use super::core::Core;
+use crate::http::HeaderMap;
 use crate::http::body::{BodyError, Frame};
 use crate::http::head::RequestHead;
 

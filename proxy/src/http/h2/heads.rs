@@ -1,9 +1,10 @@
 //! Heads out of the fields of a header block: what makes a message malformed (RFC 9113 section 8.1.1).
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 
 use super::hpack::Field;
+use crate::http::HeaderMap;
 
 /// What a header block says.
 #[derive(Debug, Default)]
@@ -120,7 +121,7 @@ impl Block {
     /// # Errors
     /// It is not a number, or there are several.
     pub(super) fn length(&self) -> Result<Option<u64>, Wrong> {
-        let mut all = self.fields.get_all(header::CONTENT_LENGTH).iter();
+        let mut all = self.fields.get_all(header::CONTENT_LENGTH);
         let Some(first) = all.next() else { return Ok(None) };
         let text = first.as_bytes();
         if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) || all.any(|v| v != first) {

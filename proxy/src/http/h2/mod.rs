@@ -27,11 +27,11 @@ pub mod stranger;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use self::handle::StreamRef;
 pub use self::reason::Reason;
 use super::body::{Body, BodyError, Frame};
+use crate::http::HeaderMap;
 
 /// Sends a body on a stream, no faster than its window opens: the source is polled only when all it gave has been taken.
 pub(super) struct Upload {

@@ -94,7 +94,11 @@ fn path(bytes: &[u8], method: &Method) -> Option<String> {
 }
 
 /// `headers_with_underscores_action`.
-fn underscores(headers: &mut http::HeaderMap, action: UnderscoresAction, stats: &CodecStats) -> Result<(), Refused> {
+fn underscores(
+    headers: &mut crate::http::HeaderMap,
+    action: UnderscoresAction,
+    stats: &CodecStats,
+) -> Result<(), Refused> {
     if action == UnderscoresAction::Allow || !headers.keys().any(|n| n.as_str().contains('_')) {
         return Ok(());
     }
@@ -102,20 +106,22 @@ fn underscores(headers: &mut http::HeaderMap, action: UnderscoresAction, stats: 
         stats.requests_rejected_with_underscores_in_headers.inc();
         return Err(Refused::UNDERSCORE);
     }
-    let gone: Vec<_> = headers.keys().filter(|n| n.as_str().contains('_')).cloned().collect();
-    for name in gone {
-        stats.dropped_headers_with_underscores.inc();
-        headers.remove(name);
-    }
+    headers.retain(|name, _| {
+        let goes = name.as_str().contains('_');
+        if goes {
+            stats.dropped_headers_with_underscores.inc();
+        }
+        !goes
+    });
     Ok(())
 }
 
 /// Cookie crumbs are one field again (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut http::HeaderMap) {
-    let mut all = headers.get_all(header::COOKIE).iter();
+fn join_cookies(headers: &mut crate::http::HeaderMap) {
+    let mut all = headers.get_all(header::COOKIE);
     let (Some(first), Some(_)) = (all.next(), all.next()) else { return };
     let mut joined = first.as_bytes().to_vec();
-    for crumb in headers.get_all(header::COOKIE).iter().skip(1) {
+    for crumb in headers.get_all(header::COOKIE).skip(1) {
         joined.extend_from_slice(b"; ");
         joined.extend_from_slice(crumb.as_bytes());
     }

@@ -256,8 +256,8 @@ async fn answer(
     clock: &mut Clock,
     timer: &mut LazyTimer,
 ) -> Result<Reply, Option<Reason>> {
-    let handler = conn.handle(head, body, 0, clock.shared.clone());
-    tokio::pin!(handler);
+    // Pinned where it is made: moving it would cost more than much of what it does.
+    let mut handler = std::pin::pin!(conn.handle(head, body, 0, clock.shared.clone()));
     poll_fn(|cx| {
         let polled = handler.as_mut().poll(cx);
         // Also where the answer came together with it.
@@ -289,7 +289,7 @@ async fn answer(
 /// Tells the client to send the body it holds back.
 fn go_on(respond: &StreamRef) {
     // Where it cannot be sent the client is gone, which the stream finds out by itself.
-    let _ = respond.respond(StatusCode::CONTINUE, &http::HeaderMap::new(), false);
+    let _ = respond.respond(StatusCode::CONTINUE, &crate::http::HeaderMap::new(), false);
 }
 
 /// Writes an answer.
@@ -311,7 +311,7 @@ async fn send(mut reply: Reply, respond: StreamRef, no_body: bool, mut clock: Cl
     }
     let mut upload = Upload::new(respond, body, end);
     if reply.end.logs_response() {
-        upload.trailers = Some(http::HeaderMap::new());
+        upload.trailers = Some(crate::http::HeaderMap::new());
     }
     let mut sent = 0;
     let result = poll_fn(|cx| {

@@ -3,13 +3,14 @@
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::core::{Core, HIGH_WATER, Options, Role};
 use super::driver::feed;
 use super::guard::Guard;
 use super::handle;
 use crate::config::Http2Options;
+use crate::http::HeaderMap;
 
 /// Feeds a server with the bytes behind a client's preface, cut into pieces of `cut` bytes, reads and answers every request that
 /// comes of it, and returns how many there were. What is kept for the peer is bounded whatever it sends.

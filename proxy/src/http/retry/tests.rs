@@ -1,11 +1,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::{BY_HEADERS, Failure, RetryState};
 use crate::cluster::lb::mix;
 use crate::config::{BackOff, RateLimitedBackOff, RetryOn, RetryPolicy};
+use crate::http::HeaderMap;
 use crate::http::body::BodyError;
 use crate::upstream::ConnectFault;
 

@@ -93,7 +93,7 @@ pub(super) fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 
 /// The value of a request cookie.
 pub(super) fn cookie<'a>(ctx: &'a StreamCtx, name: &str) -> Option<&'a str> {
-    ctx.request.headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok()).find_map(|line| {
+    ctx.request.headers.get_all(header::COOKIE).filter_map(|v| v.to_str().ok()).find_map(|line| {
         line.split(';').find_map(|pair| {
             let (k, v) = pair.trim().split_once('=')?;
             (k == name).then(|| v.trim_matches('"'))

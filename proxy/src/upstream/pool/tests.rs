@@ -79,7 +79,7 @@ fn head() -> RequestHead {
         scheme: Scheme::Http,
         authority: Some(http::HeaderValue::from_static("a.example")),
         path: "/".into(),
-        headers: http::HeaderMap::new(),
+        headers: crate::http::HeaderMap::new(),
         protocol: Protocol::Http11,
         upgrade: None,
         spelling: None,

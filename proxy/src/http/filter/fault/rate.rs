@@ -124,7 +124,7 @@ mod tests {
         let (feed, body) = Body::pipe();
         let mut body = LimitedBody::wrap(body, kib(1));
         feed.push(Frame::Data(vec![0; 100].into()));
-        feed.push(Frame::Trailers(http::HeaderMap::new()));
+        feed.push(Frame::Trailers(crate::http::HeaderMap::new()));
         let mut seen = 0;
         loop {
             match body.frame().await {

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -12,6 +12,7 @@ use crate::app::Parts;
 use crate::cluster::fixture;
 use crate::config::from_file::{self, LoadOptions};
 use crate::config::{HttpConnectionManager, HttpFilterKind, NetworkFilterKind};
+use crate::http::HeaderMap;
 use crate::http::connection::{HttpConn, Reply};
 use crate::http::head::{RequestHead, Scheme};
 use crate::http::manager::Manager;

@@ -16,15 +16,16 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::Reason;
-use super::driver;
 use super::frame::{self, DEFAULT_WINDOW, setting};
 use super::guard::{Breach, Guard};
 use super::heads::Block;
 use super::hpack::{Decoder, Encoder};
+use crate::http::HeaderMap;
 use crate::http::body::BodyError;
+use crate::http::spare;
 
 /// Bytes that may wait for the socket.
 pub(super) const HIGH_WATER: usize = 128 << 10;
@@ -212,7 +213,8 @@ const ALIVE: [u8; 8] = *b"weft-now";
 impl Core {
     /// A connection that has just begun; its first words are in `out`.
     pub(super) fn new(options: Options, guard: Option<Guard>) -> Self {
-        let mut out = driver::buffer();
+        let mut out = Vec::new();
+        spare::ready(&mut out);
         let o = &options;
         let head = u32::try_from(o.max_head).unwrap_or(u32::MAX);
         match o.role {

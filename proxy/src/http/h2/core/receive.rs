@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 use super::{ALIVE, Accepted, Core, End, LEAVING, Leaving, Partial, Role, keep};
+use crate::http::HeaderMap;
 use crate::http::body::{BodyError, Frame};
 use crate::http::h2::Reason;
 use crate::http::h2::frame::{self, Head, MAX_SIZE, MAX_WINDOW, flag, kind, setting};

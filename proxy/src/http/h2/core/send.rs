@@ -3,15 +3,17 @@
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::{Core, GONE, REMEMBERED, Role, keep};
+use crate::http::HeaderMap;
 use crate::http::body::BodyError;
 use crate::http::h2::Reason;
 use crate::http::h2::frame::{self, Head, MAX_SIZE, flag, kind};
 use crate::http::h2::heads::is_forbidden;
 use crate::http::h2::hpack::{self, Encoder};
 use crate::http::head::RequestHead;
+use crate::http::spare;
 
 impl Core {
     /// Begins a stream with a request; its key. `end`: there is no body.
@@ -75,6 +77,7 @@ impl Core {
     /// A header block, in as many frames as it takes: larger ones than anybody has to take are never sent.
     fn block(&mut self, stream: u32, end: bool, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
         let out = &mut self.out;
+        spare::ready(out);
         let start = out.len();
         let flags = if end { flag::END_STREAM } else { 0 };
         Head { len: 0, kind: kind::HEADERS, flags: flags | flag::END_HEADERS, stream }.write(out);
@@ -135,6 +138,7 @@ impl Core {
             let stream = s.id;
             self.send_window -= n as i64;
             let flags = if last { flag::END_STREAM } else { 0 };
+            spare::ready(&mut self.out);
             Head { len: n, kind: kind::DATA, flags, stream }.write(&mut self.out);
             self.out.extend_from_slice(&data[..n]);
             data.advance(n);

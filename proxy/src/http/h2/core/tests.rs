@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::config::Http2Options;
+use crate::http::HeaderMap;
 use crate::http::body::Frame;
 use crate::http::h2::frame::{HEADER, Head, PREFACE, kind};
 use crate::http::head::{RequestHead, Scheme};

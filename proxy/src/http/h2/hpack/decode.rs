@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::table::{Field, Table};
+use super::table::{Field, STATIC, Table};
 use super::{Malformed, huffman};
 
 /// The decoder of one connection.
@@ -13,6 +13,7 @@ pub(in super::super) struct Decoder {
     allowed: usize,
     /// Text out of Huffman's code, before it has its place.
     scratch: Vec<u8>,
+    again: Again,
 }
 
 /// How a literal is written.
@@ -28,7 +29,7 @@ impl Decoder {
     /// A decoder that allows a table of so many bytes.
     pub(in super::super) fn new(allowed: usize) -> Self {
         // The peer begins with 4,096 bytes, whatever it is told later.
-        Decoder { table: Table::new(allowed.min(4096)), allowed, scratch: Vec::new() }
+        Decoder { table: Table::new(allowed.min(4096)), allowed, scratch: Vec::new(), again: Again::default() }
     }
 
     /// Reads a whole block and hands out its fields.
@@ -71,12 +72,23 @@ impl Decoder {
             let named = Named::of(name);
             named.with(string(block, &mut self.scratch)?)
         } else {
-            let named = Named::like(self.table.get(index).ok_or(Malformed)?);
-            named.with(string(block, &mut self.scratch)?)
+            let like = self.table.get(index).ok_or(Malformed)?;
+            let written = *block;
+            match self.again.find(index, written) {
+                Some((field, rest)) => {
+                    *block = rest;
+                    field
+                }
+                None => {
+                    let field = Named::like(like).with(string(block, &mut self.scratch)?);
+                    self.again.keep(index, &written[..written.len() - block.len()], &field);
+                    field
+                }
+            }
         };
         Ok(match (kind, field) {
             (Kind::Indexed, field) => {
-                self.table.insert(field.clone());
+                self.table.insert(&field);
                 field
             }
             (Kind::Never, Field::Header(name, mut value)) => {
@@ -85,6 +97,41 @@ impl Decoder {
             }
             (_, field) => field,
         })
+    }
+}
+
+/// Literals as they were written last, by their name's index in the static table. Peers that keep no table write the same
+/// fields out in each message: a date, a server's name. What is written as before is not decoded, checked and copied again.
+#[derive(Default)]
+struct Again(Vec<Option<Literal>>);
+
+struct Literal {
+    name: u8,
+    /// The value as it was written.
+    value: Box<[u8]>,
+    field: Field,
+}
+
+impl Again {
+    const PLACES: usize = 8;
+    /// Values are kept up to this length as they are written, so that a connection keeps 2 KiB at most.
+    const LONGEST: usize = 64;
+
+    /// The field of a name whose value stands at the beginning of `written`, and what follows it.
+    fn find<'b>(&self, index: usize, written: &'b [u8]) -> Option<(Field, &'b [u8])> {
+        let known = self.0.get(index % Self::PLACES)?.as_ref()?;
+        let rest = written.strip_prefix(&*known.value)?;
+        (usize::from(known.name) == index).then(|| (known.field.clone(), rest))
+    }
+
+    fn keep(&mut self, index: usize, written: &[u8], field: &Field) {
+        if index > STATIC || written.len() > Self::LONGEST || !matches!(field, Field::Header(..)) {
+            return;
+        }
+        if self.0.is_empty() {
+            self.0.resize_with(Self::PLACES, || None);
+        }
+        self.0[index % Self::PLACES] = Some(Literal { name: index as u8, value: written.into(), field: field.clone() });
     }
 }
 
@@ -245,6 +292,20 @@ mod tests {
         let second = fields(&mut d, "4803 3330 37c1 c0bf").unwrap();
         assert_eq!(second[0], "307");
         assert_eq!(second[3], "location: https://www.example.com");
+    }
+
+    #[test]
+    fn what_is_written_again_is_the_same() {
+        let mut d = Decoder::new(0);
+        for _ in 0..2 {
+            // `server: nginx`, coded and plain; another one; a date beside it.
+            assert_eq!(fields(&mut d, "0f27 84aa 6355 e7").unwrap(), ["server: nginx"]);
+            assert_eq!(fields(&mut d, "0f27 05 6e67 696e 78 0f12 01 61").unwrap(), ["server: nginx", "date: a"]);
+            assert_eq!(fields(&mut d, "0f27 05 6e67 696e 79").unwrap(), ["server: nginy"]);
+        }
+        // A beginning is no value.
+        assert_eq!(fields(&mut d, "0f27 05 6e67 69"), Err(Malformed));
+        assert_eq!(fields(&mut d, "0f27 04 6e67 696e").unwrap(), ["server: ngin"]);
     }
 
     #[test]

@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 
 use bytes::BufMut;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+
+use crate::http::HeaderMap;
 
 /// Indices of the static table.
 const METHOD: u8 = 2;
@@ -29,11 +31,41 @@ enum Name {
     Header(HeaderName),
 }
 
-impl Name {
+/// The same, borrowed.
+#[derive(Clone, Copy)]
+enum Named<'a> {
+    Authority,
+    Header(&'a HeaderName),
+}
+
+impl Named<'_> {
     fn as_str(&self) -> &str {
         match self {
-            Name::Authority => ":authority",
-            Name::Header(name) => name.as_str(),
+            Named::Authority => ":authority",
+            Named::Header(name) => name.as_str(),
+        }
+    }
+
+    fn is(self, name: &Name) -> bool {
+        match (self, name) {
+            (Named::Authority, Name::Authority) => true,
+            (Named::Header(this), Name::Header(name)) => this == name,
+            _ => false,
+        }
+    }
+
+    fn to_owned(self) -> Name {
+        match self {
+            Named::Authority => Name::Authority,
+            Named::Header(name) => Name::Header(name.clone()),
+        }
+    }
+
+    /// Where the static table has it.
+    fn index(self) -> Option<usize> {
+        match self {
+            Named::Authority => Some(1),
+            Named::Header(name) => index(name.as_str()),
         }
     }
 }
@@ -90,7 +122,7 @@ impl Encoder {
 
     /// `:authority`
     pub(in super::super) fn authority(&mut self, out: &mut Vec<u8>, value: &HeaderValue) {
-        self.indexed(out, &Name::Authority, value, Some(1));
+        self.indexed(out, Named::Authority, value);
     }
 
     /// Fields, but for those that `skip` names.
@@ -108,24 +140,23 @@ impl Encoder {
     }
 
     fn field(&mut self, out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-        let index = index(name.as_str());
         // Nobody on the way is to keep a secret in its table, where it could be guessed by what compresses well.
         let never = value.is_sensitive() || matches!(*name, header::AUTHORIZATION | header::PROXY_AUTHORIZATION);
         if never || matches!(*name, header::COOKIE | header::SET_COOKIE) || value.len() > LONGEST {
-            literal(out, if never { 0x10 } else { 0 }, 4, index, name.as_str(), value.as_bytes());
+            literal(out, if never { 0x10 } else { 0 }, 4, Named::Header(name), value.as_bytes());
         } else {
-            self.indexed(out, &Name::Header(name.clone()), value, index);
+            self.indexed(out, Named::Header(name), value);
         }
     }
 
-    fn indexed(&mut self, out: &mut Vec<u8>, name: &Name, value: &HeaderValue, index: Option<usize>) {
+    fn indexed(&mut self, out: &mut Vec<u8>, name: Named<'_>, value: &HeaderValue) {
         let text = name.as_str();
         if self.places.is_empty() {
             self.places.resize_with(PLACES, || None);
         }
         let place = &mut self.places[place(text.as_bytes())];
         match place {
-            Some(known) if known.name == *name => {
+            Some(known) if name.is(&known.name) => {
                 let age = self.added - known.entry;
                 if let Some((_, kept)) = self.table.get(age as usize)
                     && **kept == *value.as_bytes()
@@ -134,7 +165,7 @@ impl Encoder {
                     return integer(out, 7, 0x80, (STATIC + 1 + age) as usize);
                 }
                 if known.changes >= TIRED {
-                    return literal(out, 0, 4, index, text, value.as_bytes());
+                    return literal(out, 0, 4, name, value.as_bytes());
                 }
                 known.changes += 2;
                 known.entry = self.added + 1;
@@ -142,11 +173,11 @@ impl Encoder {
             // Somebody else's: it gives way once its values have changed more than they repeat.
             Some(other) if other.changes < TIRED && self.added - other.entry < self.table.len() as u64 => {
                 other.changes += 1;
-                return literal(out, 0, 4, index, text, value.as_bytes());
+                return literal(out, 0, 4, name, value.as_bytes());
             }
-            _ => *place = Some(Place { name: name.clone(), entry: self.added + 1, changes: 0 }),
+            _ => *place = Some(Place { name: name.to_owned(), entry: self.added + 1, changes: 0 }),
         }
-        literal(out, 0x40, 6, index, text, value.as_bytes());
+        literal(out, 0x40, 6, name, value.as_bytes());
         self.add(text.len() + value.len() + 32, value.as_bytes());
     }
 
@@ -221,12 +252,12 @@ pub(in super::super) fn pseudo(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 /// A literal, its name by index where there is one.
-fn literal(out: &mut Vec<u8>, flags: u8, prefix: u32, index: Option<usize>, name: &str, value: &[u8]) {
-    match index {
+fn literal(out: &mut Vec<u8>, flags: u8, prefix: u32, name: Named<'_>, value: &[u8]) {
+    match name.index() {
         Some(index) => integer(out, prefix, flags, index),
         None => {
             out.put_u8(flags);
-            string(out, name.as_bytes());
+            string(out, name.as_str().as_bytes());
         }
     }
     string(out, value);

@@ -70,34 +70,62 @@ const fn build() -> Code {
 /// # Errors
 /// The end symbol, or padding that is none.
 pub(super) fn decode(coded: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-    // The next bits stand at the top.
-    let (mut bits, mut have) = (0u64, 0u32);
-    let mut rest = coded.iter();
+    let mut at = out.len();
+    // No code is shorter than five bits.
+    out.resize(at + coded.len() * 8 / 5 + 1, 0);
+    let mut code = Bits { bits: 0, have: 0, rest: coded };
     loop {
-        while have <= 56 {
-            let Some(byte) = rest.next() else { break };
-            bits |= u64::from(*byte) << (56 - have);
-            have += 8;
+        code.refill();
+        let (symbol, length) = match CODE.short[(code.bits >> 56) as usize] {
+            (symbol, length @ 1..) if u32::from(length) <= code.have => (symbol, u32::from(length)),
+            _ if code.is_padding() => break,
+            _ => code.long()?,
+        };
+        *out.get_mut(at).ok_or(Malformed)? = symbol;
+        at += 1;
+        code.bits <<= length;
+        code.have -= length;
+    }
+    out.truncate(at);
+    Ok(())
+}
+
+/// What is still to be read.
+struct Bits<'a> {
+    /// The next bits, at the top; zeros behind them.
+    bits: u64,
+    have: u32,
+    rest: &'a [u8],
+}
+
+impl Bits<'_> {
+    /// Makes sure that the next symbol is there, unless the string ends before.
+    #[inline]
+    fn refill(&mut self) {
+        if self.have >= MAX as u32 {
+            return;
         }
-        let (symbol, length) = CODE.short[(bits >> 56) as usize];
-        let length = u32::from(length);
-        if length != 0 && length <= have {
-            out.push(symbol);
-            bits <<= length;
-            have -= length;
-            continue;
+        if let Some((four, rest)) = self.rest.split_first_chunk() {
+            self.bits |= u64::from(u32::from_be_bytes(*four)) << (32 - self.have);
+            self.have += 32;
+            self.rest = rest;
+            return;
         }
-        // The padding: fewer than eight bits, all of them ones.
-        if have < 8 && (bits >> (64 - have).min(63)) == (1u64 << have) - 1 {
-            return Ok(());
+        for byte in std::mem::take(&mut self.rest) {
+            self.bits |= u64::from(*byte) << (56 - self.have);
+            self.have += 8;
         }
-        let (symbol, length) = long((bits >> 32) as u32).ok_or(Malformed)?;
-        if length > have || symbol == END {
-            return Err(Malformed);
-        }
-        out.push(symbol as u8);
-        bits <<= length;
-        have -= length;
+    }
+
+    /// The padding: fewer than eight bits, all of them ones.
+    fn is_padding(&self) -> bool {
+        self.have < 8 && (self.bits >> (64 - self.have).min(63)) == (1u64 << self.have) - 1
+    }
+
+    /// A symbol of more than eight bits, and its length.
+    fn long(&self) -> Result<(u8, u32), Malformed> {
+        let (symbol, length) = long((self.bits >> 32) as u32).ok_or(Malformed)?;
+        if length > self.have || symbol == END { Err(Malformed) } else { Ok((symbol as u8, length)) }
     }
 }
 

@@ -43,7 +43,7 @@ impl Field {
 }
 
 /// Entries in the static table.
-const STATIC: usize = 61;
+pub(super) const STATIC: usize = 61;
 
 const fn text(value: &'static str) -> Bytes {
     Bytes::from_static(value.as_bytes())
@@ -140,12 +140,12 @@ impl Table {
     }
 
     /// Adds an entry; one that is larger than the table empties it.
-    pub(super) fn insert(&mut self, field: Field) {
+    pub(super) fn insert(&mut self, field: &Field) {
         let size = field.size();
         self.evict(size);
         if size <= self.max {
             self.size += size;
-            self.dynamic.push_front(field);
+            self.dynamic.push_front(field.clone());
         }
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let field = |n: u8| Field::Path(Bytes::from(vec![b'a' + n; 13]));
         let mut table = Table::new(150);
         for n in 0..4 {
-            table.insert(field(n));
+            table.insert(&field(n));
         }
         let at = |table: &Table, i: usize| match table.get(STATIC + i) {
             Some(Field::Path(p)) => Some(p[0] - b'a'),
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!([1, 2, 3, 4].map(|i| at(&table, i)), [Some(3), Some(2), Some(1), None]);
         table.resize(60);
         assert_eq!([1, 2].map(|i| at(&table, i)), [Some(3), None]);
-        table.insert(Field::Path(Bytes::from(vec![0; 100])));
+        table.insert(&Field::Path(Bytes::from(vec![0; 100])));
         assert_eq!((at(&table, 1), table.size), (None, 0), "too large for the table");
         assert!(table.get(0).is_none());
         assert!(matches!(table.get(STATIC), Some(Field::Header(n, _)) if n == header::WWW_AUTHENTICATE));
