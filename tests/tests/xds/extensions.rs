@@ -22,12 +22,12 @@ fn marking(version: &str) -> String {
 }
 
 /// That filter as a resource `f`.
-fn filter(version: &str) -> String {
+pub(crate) fn filter(version: &str) -> String {
     format!("name: f\ntyped_config: {}\n", marking(version))
 }
 
 /// A listener whose filter `f` is discovered; `fields` are further ones of its source.
-fn with_filter(name: &str, port: &str, fields: &str) -> String {
+pub(crate) fn with_filter(name: &str, port: &str, fields: &str) -> String {
     let router = "      - name: envoy.filters.http.router\n";
     let source = format!(
         "      - name: f\n        config_discovery:\n          config_source: {{ads: {{}}, resource_api_version: V3{}}}\n          \
@@ -52,7 +52,7 @@ async fn mark(scene: &Scene, port: &str) -> Result<String> {
 }
 
 /// Waits until answers carry this mark (or have this status), and notes the answer.
-async fn until(scene: &mut Scene, port: &str, wanted: &str) -> Result<()> {
+pub(crate) async fn until(scene: &mut Scene, port: &str, wanted: &str) -> Result<()> {
     let found = eventually("another answer", PATIENCE, || async {
         mark(scene, port).await.ok().filter(|found| found.contains(wanted))
     });

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use weft_tests::ads::{CDS, LDS};
+use weft_tests::ads::{CDS, ECDS, LDS, RTDS};
 use weft_tests::config::indent;
 use weft_tests::scene::{Scene, Variant, bootstrap, play, play_from};
 
+use crate::extensions::{filter, until, with_filter};
+use crate::runtime::by_key;
 use crate::yaml::{direct, eds, endpoints, fixed, inline, listener, rds_listener, routes};
 
 /// A file of resources.
@@ -162,4 +164,47 @@ fn a_file_that_is_not_there() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// A bootstrap with a layer of runtime values in a file.
+fn runtime_by_file(dir: &Path, port: u16) -> String {
+    format!(
+        "{}layered_runtime: {{layers: [{{name: found, rtds_layer: {{name: rt, rtds_config: {{path_config_source: {{path: '{}/rt.yaml'}}, resource_api_version: V3}}}}}}]}}\n",
+        bootstrap(Variant::Sotw, port),
+        dir.display()
+    )
+}
+
+#[test]
+fn runtime_values_and_filters() -> Result<()> {
+    let dirs = std::cell::RefCell::new(Vec::new());
+    let start = |kind| {
+        let dir = tempfile::tempdir();
+        let path = dir.as_ref().map(|d| d.path().to_owned()).unwrap_or_default();
+        dirs.borrow_mut().push(dir);
+        async move {
+            put(&path.join("rt.yaml"), &file(RTDS, "1", &["name: rt\nlayer: {go: 0}\n".to_owned()]))?;
+            put(&path.join("f.yaml"), &file(ECDS, "1", &[filter("1")]))?;
+            let scene = Scene::with(kind, Variant::Sotw, |_, port| runtime_by_file(&path, port), &[]).await?;
+            std::fs::write(scene.world.dir().join("where"), path.display().to_string())?;
+            Ok(scene)
+        }
+    };
+    play_from("runtime values and filters from files", Variant::Sotw, start, |mut scene| async move {
+        let dir = std::fs::read_to_string(scene.world.dir().join("where"))?;
+        let by_file = format!("{{path_config_source: {{path: '{dir}/f.yaml'}}, resource_api_version: V3}}");
+        let ads = "{ads: {}, resource_api_version: V3}";
+        let dir = Path::new(&dir);
+        scene.serve(CDS, "1", &[&fixed("a", "a", "")])?;
+        let filtered = with_filter("k", "l2", "").replace(ads, &by_file);
+        scene.serve(LDS, "1", &[&by_key(), &filtered])?;
+        scene.ready().await?;
+        scene.until_body("l1", "/", "old").await?;
+        until(&mut scene, "l2", "\"1\"").await?;
+        put(&dir.join("rt.yaml"), &file(RTDS, "2", &["name: rt\nlayer: {go: 100}\n".to_owned()]))?;
+        scene.until_body("l1", "/", "new").await?;
+        put(&dir.join("f.yaml"), &file(ECDS, "2", &[filter("2")]))?;
+        until(&mut scene, "l2", "\"2\"").await?;
+        Ok(scene)
+    })
 }

@@ -12,10 +12,11 @@ use weft_tests::wait::{PATIENCE, eventually};
 use crate::yaml::{eds, endpoints, fixed, listener, rds_listener, routes};
 
 const TYPES: &str = "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3";
-const CLUSTERS: &str = "odcds: {source: {ads: {}, resource_api_version: V3}, timeout: 3s}";
+/// Clusters on demand over the aggregated stream.
+pub(crate) const CLUSTERS: &str = "odcds: {source: {ads: {}, resource_api_version: V3}, timeout: 3s}";
 
 /// A listener with the filter, set up like this.
-fn on_demand(listener: &str, fields: &str) -> String {
+pub(crate) fn on_demand(listener: &str, fields: &str) -> String {
     let router = "      - name: envoy.filters.http.router\n";
     let filter = format!(
         "      - name: envoy.filters.http.on_demand\n        typed_config: {{'@type': {TYPES}.OnDemand, {fields}}}\n"
@@ -262,12 +263,12 @@ fn routes_say_whether_clusters_come_on_demand() -> Result<()> {
 }
 
 /// Routes `r` with a host of their own, whose further hosts are discovered.
-fn with_hosts() -> String {
+pub(crate) fn with_hosts() -> String {
     routes("r", "a").replace("'*'", "own.example.com") + "vhds: {config_source: {ads: {}, resource_api_version: V3}}\n"
 }
 
 /// A virtual host of routes `r` to a cluster.
-fn host(name: &str, cluster: &str) -> String {
+pub(crate) fn host(name: &str, cluster: &str) -> String {
     format!("name: r/{name}\ndomains: [{name}]\nroutes: [{{match: {{prefix: /}}, route: {{cluster: {cluster}}}}}]\n")
 }
 
@@ -453,6 +454,10 @@ fn on_demand_needs_delta() -> Result<()> {
         scene.serve(RDS, "2", &[&with_hosts()])?;
         scene.answered(RDS, "2").await?;
         scene.note_get("l1", "/").await?;
+        // Envoy accepts this; its request for a name then takes the place of the one for all clusters.
+        scene.serve(LDS, "2", &[&on_demand(&rds_listener("l", "l1", "r"), CLUSTERS)])?;
+        let refused = scene.plane.answer(LDS, "2").await?.error.is_some();
+        ensure!(refused == (scene.world.kind == Kind::Weft));
         Ok(scene)
     })
 }

@@ -14,7 +14,7 @@ use crate::warming::not_ready;
 use crate::yaml::listener;
 
 /// Layers: of the bootstrap, discovered, of the admin interface. `limit` is the source's `initial_fetch_timeout`.
-fn layered(variant: Variant, port: u16, limit: &str) -> String {
+pub(crate) fn layered(variant: Variant, port: u16, limit: &str) -> String {
     format!(
         "{}layered_runtime:\n  layers:\n  - {{name: base, static_layer: {{go: 0, kept: 1}}}}\n  \
          - {{name: found, rtds_layer: {{name: rt, rtds_config: {{ads: {{}}, resource_api_version: V3{limit}}}}}}}\n  \
@@ -33,7 +33,7 @@ fn layer(values: &str) -> String {
 }
 
 /// A listener that answers "new" for the share of requests that the key `go` says, and "old" for the others.
-fn by_key() -> String {
+pub(crate) fn by_key() -> String {
     let answer = |body: &str, fraction: &str| {
         format!("{{match: {{prefix: /{fraction}}}, direct_response: {{status: 200, body: {{inline_string: {body}}}}}}}")
     };

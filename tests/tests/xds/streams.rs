@@ -1,11 +1,14 @@
 //! Separate streams, other targets, TLS to the server.
 
 use anyhow::{Result, ensure};
-use weft_tests::ads::{CDS, EDS, LDS, Plane, RDS};
+use weft_tests::ads::{CDS, ECDS, EDS, LDS, Plane, RDS, RTDS, Seen, VHDS};
 use weft_tests::scene::{Scene, Variant, bootstrap, play_from};
 
 use crate::basics::{BOTH, serving};
-use crate::yaml::{eds, endpoints, rds_listener, routes};
+use crate::extensions::{filter, with_filter};
+use crate::on_demand::{CLUSTERS, host, on_demand, with_hosts};
+use crate::runtime::layered;
+use crate::yaml::{eds, endpoints, fixed, rds_listener, routes};
 
 /// A source with a stream of its own.
 fn own_stream(variant: Variant) -> String {
@@ -43,6 +46,57 @@ fn a_stream_for_each_kind() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+#[test]
+fn filters_and_runtime_values_on_streams_of_their_own() -> Result<()> {
+    for variant in BOTH {
+        let start = |kind| Scene::with(kind, variant, |v, port| layered(v, port, "").replace(ADS, &own_stream(v)), &[]);
+        play_from("separate filters and runtime", variant, start, |mut scene| async move {
+            let own = own_stream(variant);
+            scene.serve(RTDS, "1", &["name: rt\nlayer: {go: 100}\n"])?;
+            scene.serve(CDS, "1", &[&fixed("a", "a", "")])?;
+            scene.serve(ECDS, "1", &[&filter("1")])?;
+            scene.serve(LDS, "1", &[&with_filter("l", "l1", "").replace(ADS, &own)])?;
+            scene.ready().await?;
+            scene.until("l1", "/", 200).await?;
+            for type_url in [RTDS, ECDS] {
+                scene.answered(type_url, "1").await?;
+                let request = scene.plane.request("a request", |s| s.type_url == type_url).await?;
+                scene.note(format!("{} {:?}", request.method, request.names));
+            }
+            Ok(scene)
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn on_demand_on_streams_of_their_own() -> Result<()> {
+    let variant = Variant::Delta;
+    let start = |kind| Scene::with(kind, variant, |v, port| bootstrap(v, port).replace(ADS, &own_stream(v)), &[]);
+    play_from("separate on demand", variant, start, |mut scene| async move {
+        let own = own_stream(variant);
+        scene.serve(CDS, "1", &[&fixed("a", "a", "")])?;
+        scene.serve(LDS, "1", &[&on_demand(&rds_listener("l", "l1", "r"), CLUSTERS).replace(ADS, &own)])?;
+        scene.serve(RDS, "1", &[&with_hosts().replace(ADS, &own)])?;
+        scene.serve(VHDS, "1", &[&host("first.example.com", "a")])?;
+        scene.ready().await?;
+        let hosts = [host("first.example.com", "a"), host("example.com", "later")];
+        let serve = async {
+            let asks = |s: &Seen| s.names.iter().any(|n| n == "r/example.com");
+            let asked = scene.plane.request("a host is asked for", asks).await?;
+            scene.serve(VHDS, "2", &[&hosts[0], &hosts[1]])?;
+            let asks = |s: &Seen| s.names.iter().any(|n| n == "later");
+            let cluster = scene.plane.request("a cluster is asked for", asks).await?;
+            scene.serve(CDS, "2", &[&fixed("a", "a", ""), &fixed("later", "b", "")])?;
+            anyhow::Ok((asked, cluster))
+        };
+        let (answer, served) = tokio::join!(scene.get("l1", "/"), serve);
+        let (asked, cluster) = served?;
+        scene.note(format!("{} {} {:?}", asked.method, cluster.method, answer?));
+        Ok(scene)
+    })
 }
 
 /// The aggregated stream by address, with these fields beside it.
