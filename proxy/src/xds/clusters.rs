@@ -84,7 +84,9 @@ impl State {
             tracing::warn!(cluster = %name, "a cluster of the bootstrap is not replaced");
             return Ok(());
         }
-        self.warming.cancel(&Item::Removal(name.clone()));
+        if self.warming.is_waiting(&Item::Removal(name.clone())) {
+            self.stays(name);
+        }
         let entry = self.clusters.all.get_mut(name);
         if let Some(entry) = entry
             && entry.newest().is_some_and(|l| l.bytes == resource.body.value)

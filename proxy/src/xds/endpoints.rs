@@ -13,7 +13,7 @@ use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use super::clusters::loaded;
 use super::kind::Kind;
 use super::mux::{Resource, Update};
-use super::state::{Errors, Loaded, Need, State};
+use super::state::{Errors, Item, Loaded, Need, State};
 use super::stats::UpdateStats;
 use crate::cluster::Cluster;
 use crate::config::from_xds::{self, Environment};
@@ -141,7 +141,10 @@ impl State {
         let assignment = Arc::new(checked.value);
         let same = entry.current.as_ref().is_some_and(|(_, a)| *a == assignment);
         entry.current = Some((loaded(resource, checked.ignored), assignment.clone()));
-        for cluster in users.iter().filter_map(find) {
+        // A cluster that is about to go has none any more: those it had serve what still names it.
+        let goes = |user: &&String| self.warming.is_waiting(&Item::Removal((*user).clone()));
+        let keeps = |user: &&String| assignment.localities.is_empty() && goes(user);
+        for cluster in users.iter().filter(|user| !keeps(user)).filter_map(find) {
             if same {
                 cluster.stats.update_no_rebuild.inc();
             } else {

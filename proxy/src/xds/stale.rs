@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::endpoints::PATIENCE;
 use super::needs;
 use super::state::{Item, Need, State};
-use crate::config::Source;
+use crate::config::{Discovery, Source};
 
 /// See the module.
 #[derive(Default)]
@@ -38,6 +38,16 @@ impl State {
         let needs = self.stale_users(name);
         if self.warming.begin(&item, needs.into_iter().map(|need| (need, Some(now + PATIENCE)))) {
             self.remove_cluster(name, now);
+        }
+    }
+
+    /// A cluster that was to go is there again, with the endpoints that are known by now.
+    pub(super) fn stays(&mut self, name: &str) {
+        self.warming.cancel(&Item::Removal(name.to_owned()));
+        if let Some(cluster) = self.parts.clusters.find(name)
+            && let Discovery::Eds { service_name, source } = &cluster.config.discovery
+        {
+            self.endpoints.give(&cluster, &source.from, service_name);
         }
     }
 

@@ -377,6 +377,28 @@ async fn a_cluster_that_went_meanwhile_stays_until_its_routes_were_answered() {
     world.check();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_is_about_to_go_keeps_its_endpoints() {
+    let mut world = World::new();
+    let mut random = StdRng::seed_from_u64(1);
+    let eds = json!({ "name": "c", "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } });
+    world.send(Kind::Cluster, std::slice::from_ref(&eds));
+    world.send(Kind::Endpoints, &[endpoints(&mut random, "c")]);
+    world.send(Kind::Listener, &[listener(&mut random, "l", 10_000)]);
+    let routes = world.mux().names(Kind::Routes).next().unwrap().to_owned();
+    world.send(Kind::Routes, &[lead(&routes, "c")]);
+    let hosts = |world: &World| world.state.parts.clusters.find("c").map(|c| c.hosts().counts().0);
+    // A server that knows the cluster no more says that it has no endpoints, before it answers for routes.
+    world.mux().connected();
+    world.state.connected(&Source::Ads);
+    world.send(Kind::Cluster, &[]);
+    world.send(Kind::Endpoints, &[json!({ "cluster_name": "c" })]);
+    assert_eq!(hosts(&world), Some(1), "routes in force lead there");
+    world.send(Kind::Cluster, std::slice::from_ref(&eds));
+    assert_eq!(hosts(&world), Some(0), "it is there again, and has what the server says");
+    world.check();
+}
+
 fn demanded(resources: Vec<mux::Resource>, removed: &[&str]) -> Update {
     Update {
         kind: Kind::Cluster,
