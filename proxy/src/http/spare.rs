@@ -5,7 +5,7 @@ use std::cell::RefCell;
 /// The largest buffer that is worth keeping.
 const LARGEST: usize = 256 << 10;
 /// What a new one begins with: a head and a small body, without moving as they are written.
-const FIRST: usize = 8 << 10;
+const FIRST: usize = 2 << 10;
 
 thread_local! {
     static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
