@@ -138,7 +138,12 @@ where
         let shared = self.shared.clone();
         Box::pin(async move {
             Ok(match call(request.uri().path()) {
-                None => Status::unimplemented(format!("{} is not served here", request.uri().path())).into_http(),
+                None => Status::unimplemented(format!(
+                    "{} is not served here; reflection lists what is, configuration comes by \
+                     StreamAggregatedResources or DeltaAggregatedResources",
+                    request.uri().path()
+                ))
+                .into_http(),
                 Some(Call::Discovery(method)) => {
                     let (head, body) = request.into_parts();
                     let peer = head.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
