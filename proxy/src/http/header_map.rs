@@ -53,7 +53,7 @@ impl Name for String {
     }
 
     fn is(&self, name: &HeaderName) -> bool {
-        name.as_str().eq_ignore_ascii_case(self)
+        self.as_str().is(name)
     }
 }
 
@@ -167,11 +167,6 @@ impl HeaderMap {
     #[inline]
     pub fn get(&self, name: impl Name) -> Option<&HeaderValue> {
         self.position(&name).map(|at| &self.fields[at].1)
-    }
-
-    /// The first value of a name, to be changed.
-    pub fn get_mut(&mut self, name: impl Name) -> Option<&mut HeaderValue> {
-        self.position(&name).map(|at| &mut self.fields[at].1)
     }
 
     /// Whether a name has a value.
@@ -367,16 +362,6 @@ impl From<http::HeaderMap> for HeaderMap {
             if let Some(name) = &last {
                 fields.append(name, value);
             }
-        }
-        fields
-    }
-}
-
-impl From<HeaderMap> for http::HeaderMap {
-    fn from(map: HeaderMap) -> Self {
-        let mut fields = http::HeaderMap::with_capacity(map.len());
-        for (name, value) in map {
-            fields.append(name, value);
         }
         fields
     }

@@ -102,10 +102,10 @@ pub(crate) fn join_repeated(headers: &mut HeaderMap) {
         return;
     }
     for name in JOINED {
-        let values: Vec<&[u8]> = headers.get_all(name).map(HeaderValue::as_bytes).collect();
-        if values.len() < 2 {
+        if headers.get_all(name).nth(1).is_none() {
             continue;
         }
+        let values: Vec<&[u8]> = headers.get_all(name).map(HeaderValue::as_bytes).collect();
         // What was made of valid values is valid.
         if let Ok(joined) = HeaderValue::from_bytes(&values.join(&b',')) {
             headers.insert(*name, joined);
