@@ -74,6 +74,7 @@ impl State {
             self.take_away(name, now);
             self.gone(from, Kind::Cluster, name);
         }
+        self.clusters_answered(from, now);
     }
 
     /// # Errors
@@ -168,6 +169,7 @@ impl State {
             if let Discovery::Eds { service_name, source } = &cluster.config.discovery {
                 self.endpoints.give(&cluster, &source.from, service_name);
             }
+            tracing::debug!(cluster = name, "in use");
             let before = self.parts.clusters.find(name);
             self.parts.clusters.set(cluster.clone());
             if let Some(before) = before {
@@ -192,13 +194,12 @@ impl State {
         if entry.active.is_some()
             && let Some(cluster) = self.parts.clusters.remove(name)
         {
+            tracing::debug!(cluster = name, "removed");
             cluster.retire();
             self.forget_endpoints(&cluster, None);
         }
         self.count_warming();
-        // Routes do not wait for what does not come.
-        let waited = self.warming.met(&Need::Cluster(name.to_owned()));
-        self.ready(waited, now);
+        self.never_came(name, now);
     }
 
     /// Names of a DNS cluster were answered.

@@ -284,8 +284,8 @@ impl Mux {
         self.kinds.get(&kind).into_iter().flat_map(|s| &s.names).map(String::as_str)
     }
 
-    /// Holds requests of a kind back, answers too, or lets them go. Names that are added go by delta all the same: somebody waits
-    /// for them.
+    /// Holds requests of a kind back, answers too, or lets them go. The first of a stream goes all the same, or answers for what
+    /// depends on this kind would overtake its own; and, by delta, names that are added: somebody waits for them.
     pub fn hold(&mut self, kind: Kind, held: bool) {
         if let Some(s) = self.kinds.get_mut(&kind) {
             s.held = held;
@@ -334,8 +334,8 @@ impl Mux {
     }
 
     fn may_speak(&self, kind: Kind) -> bool {
-        let added = |s: &Subscription| s.asked && !(s.subscribe.is_empty() && s.again.is_empty());
-        self.kinds.get(&kind).is_some_and(|s| !s.held || (self.delta && added(s)))
+        let added = |s: &Subscription| !(s.subscribe.is_empty() && s.again.is_empty());
+        self.kinds.get(&kind).is_some_and(|s| !s.held || !s.asked || (self.delta && added(s)))
     }
 
     /// The next request.
@@ -344,7 +344,7 @@ impl Mux {
             let at = self.queue.iter().position(|kind| self.may_speak(*kind))?;
             let kind = self.queue.remove(at)?;
             let s = self.kinds.get_mut(&kind)?;
-            if s.held {
+            if s.held && s.asked {
                 // What else there is to say comes when it is let go.
                 self.queue.push_back(kind);
             }

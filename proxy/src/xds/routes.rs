@@ -1,7 +1,6 @@
 //! Routes by discovery: swapped inside the connection managers that use them.
 //!
-//! A new version goes live once every cluster it names that is on its way is there; clusters that nobody announced are not
-//! waited for. Runs on: the control thread.
+//! A new version goes live once every cluster it names that is on its way is there ([`super::stale`]). Runs on: the control thread.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +8,6 @@ use tokio::time::Instant;
 use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
 
 use super::clusters::{failure, loaded};
-use super::endpoints::PATIENCE;
 use super::mux::{Resource, Update};
 use super::needs;
 use super::state::{Errors, Failure, Item, Loaded, Need, State};
@@ -80,19 +78,13 @@ impl State {
         }
         let whole = vhosts::whole(&checked.value, self.kept_hosts(&key, &checked.value))?;
         self.parts.routes.check(from, &whole, &self.parts).map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
-        let coming = needs::route_clusters(&whole)
-            .into_iter()
-            .filter(|name| self.parts.clusters.find(name).is_none())
-            .filter_map(|name| {
-                let item = Item::Cluster(name.to_owned());
-                let deadline = self.warming.deadline(&item).unwrap_or(now + PATIENCE);
-                self.warming.is_waiting(&item).then(|| (Need::Cluster(name.to_owned()), Some(deadline)))
-            });
-        let mut coming: Vec<_> = coming.collect();
+        let in_force = self.routes.all.get(&key).is_some_and(|e| e.active.is_some());
+        let mut coming = self.coming(needs::route_clusters(&whole), in_force, now);
         coming.extend(self.follow_hosts(&key, checked.value.vhds.as_ref(), now));
         let entry = self.routes.all.entry(key.clone()).or_default();
         entry.base = Some(checked.value.clone());
         entry.waiting = Some((loaded(resource, checked.ignored), checked.value));
+        tracing::debug!(routes = %key.1, waits_for = ?coming, "accepted");
         if self.warming.begin(&Item::Routes(key.0.clone(), key.1.clone()), coming) {
             self.activate_routes(&key.0, &key.1, now);
         }
@@ -108,6 +100,7 @@ impl State {
         match published {
             Ok(changed) => {
                 entry.active = Some(loaded);
+                tracing::debug!(routes = name, changed, "in use");
                 if changed {
                     let managers = self.parts.routes.managers(from, name);
                     managers.iter().filter_map(|m| m.rds_stats.as_ref()).for_each(UpdateStats::reloaded);

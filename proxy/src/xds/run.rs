@@ -172,7 +172,7 @@ impl Discovery {
                 tracing::info!(stream = ?kind(key), "connected to the management server");
                 mux.connected();
                 self.requests.insert(key.clone(), requests);
-                state.connected(&key.source());
+                state.unanswered(&key.source());
                 self.stats.connected_state.set(1);
             }
             Event::Lost(reason) => {
@@ -181,6 +181,7 @@ impl Discovery {
                 mux.disconnected();
                 self.requests.remove(key);
                 state.lost(&kinds);
+                state.unanswered(&key.source());
                 self.stats.connected_state.set(u64::from(!self.requests.is_empty()));
             }
             Event::Message(message) => match mux.received(&message, Instant::now()) {

@@ -1,8 +1,10 @@
-//! What has not been answered since its stream came back.
+//! Clusters that go, and routes in force that name them.
 //!
-//! After a reconnect the server says everything anew, clusters first. A cluster that went while nobody was connected is named by
-//! routes and listeners in force until these are answered, too: it stays until then, or no request would find a cluster. As
-//! long as a stream is open nothing is stale, and removals act at once. Runs on: the control thread.
+//! A server takes a cluster away when no routes it has sent name it any more. Those in force may: the newer ones wait for a cluster
+//! that warms, or are yet to come, since after a reconnect the server says everything anew, clusters first. So a cluster stays until
+//! routes and listeners that name it were answered, and what was answered is in force. And while clusters were not answered anew,
+//! routes that name unknown ones wait for that: servers, and streams of their own, may bring routes first. Where nothing is
+//! stale and nothing waits, removals act at once. Runs on: the control thread.
 
 use std::collections::BTreeSet;
 
@@ -13,30 +15,35 @@ use super::needs;
 use super::state::{Item, Need, State};
 use crate::config::{Discovery, Source};
 
-/// See the module.
+/// What has not been answered since its stream was lost.
 #[derive(Default)]
 pub(super) struct Stale {
     routes: BTreeSet<(Source, String)>,
     listeners: bool,
+    clusters: bool,
+    /// Clusters that routes wait for though nobody has announced them yet.
+    unannounced: BTreeSet<String>,
 }
 
 impl State {
-    /// A stream is open (again).
-    pub(super) fn connected(&mut self, from: &Source) {
+    /// A stream is lost, or open again: what it brought was not answered yet.
+    pub(super) fn unanswered(&mut self, from: &Source) {
         let routes = self.routes.all.iter().filter(|((source, _), e)| source == from && e.active.is_some());
         self.stale.routes.extend(routes.map(|(key, _)| key.clone()));
         let listeners = self.dynamic.listeners.as_ref().is_some_and(|source| source.from == *from);
         self.stale.listeners |= listeners && self.listeners.all.values().any(|e| e.active.is_some());
+        self.stale.clusters |= self.dynamic.clusters.as_ref().is_some_and(|source| source.from == *from);
     }
 
-    /// The server has taken a cluster away: it goes at once, or when everything stale that names it was answered.
+    /// The server has taken a cluster away: it goes at once, or when nothing that is about to be replaced names it.
     pub(super) fn take_away(&mut self, name: &str, now: Instant) {
         let item = Item::Removal(name.to_owned());
         if self.warming.is_waiting(&item) {
             return;
         }
-        let needs = self.stale_users(name);
-        if self.warming.begin(&item, needs.into_iter().map(|need| (need, Some(now + PATIENCE)))) {
+        let users = self.passing_users(name, now);
+        tracing::debug!(cluster = name, named_by = ?users, "is to go");
+        if self.warming.begin(&item, users.into_iter().map(|(need, until)| (need, Some(until)))) {
             self.remove_cluster(name, now);
         }
     }
@@ -51,33 +58,92 @@ impl State {
         }
     }
 
-    /// What is stale and names a cluster that is in use.
-    fn stale_users(&self, cluster: &str) -> Vec<Need> {
+    /// What is in force, about to be replaced and names a cluster that is in use; and until when at the latest.
+    fn passing_users(&self, cluster: &str, now: Instant) -> Vec<(Need, Instant)> {
         if self.parts.clusters.find(cluster).is_none() {
             return Vec::new();
         }
-        let routes = self.stale.routes.iter().filter(|(from, name)| {
-            let config = self.parts.routes.config(from, name);
+        let waiting = |key: &(Source, String)| Item::Routes(key.0.clone(), key.1.clone());
+        let passing =
+            |key: &&(Source, String)| self.stale.routes.contains(*key) || self.warming.is_waiting(&waiting(key));
+        let names = |key: &&(Source, String)| {
+            let config = self.parts.routes.config(&key.0, &key.1);
             config.is_some_and(|config| needs::route_clusters(&config).contains(cluster))
-        });
-        let mut users: Vec<_> = routes.map(|(from, name)| Need::RoutesAnswer(from.clone(), name.clone())).collect();
+        };
+        let routes = self.routes.all.keys().filter(passing).filter(names);
+        let until = |key| self.warming.deadline(&waiting(key)).map_or(now + PATIENCE, |at| at.max(now + PATIENCE));
+        let mut users: Vec<_> =
+            routes.map(|key| (Need::RoutesAnswer(key.0.clone(), key.1.clone()), until(key))).collect();
         let names = |listener: &String| {
             let found = self.listeners.manager.find(listener);
             found.is_some_and(|(l, _)| needs::listener_clusters(&l.config).contains(cluster))
         };
         if self.stale.listeners && self.listeners.all.keys().any(names) {
-            users.push(Need::ListenersAnswer);
+            users.push((Need::ListenersAnswer, now + PATIENCE));
         }
         users
+    }
+
+    /// What of these clusters is on its way, and until when it is waited for. `in_force`: something serves meanwhile, so that
+    /// there is time to hear of clusters that nobody has announced.
+    pub(super) fn coming<'a>(
+        &mut self,
+        clusters: impl IntoIterator<Item = &'a str>,
+        in_force: bool,
+        now: Instant,
+    ) -> Vec<(Need, Option<Instant>)> {
+        let mut coming = Vec::new();
+        for name in clusters {
+            if self.parts.clusters.find(name).is_some() {
+                continue;
+            }
+            let item = Item::Cluster(name.to_owned());
+            let until = self.warming.deadline(&item).unwrap_or(now + PATIENCE);
+            if !self.warming.is_waiting(&item) {
+                if !(in_force && self.stale.clusters) {
+                    continue;
+                }
+                self.stale.unannounced.insert(name.to_owned());
+            }
+            coming.push((Need::Cluster(name.to_owned()), Some(until)));
+        }
+        coming
+    }
+
+    /// Clusters were answered: who waits for one that was not announced need not.
+    pub(super) fn clusters_answered(&mut self, from: &Source, now: Instant) {
+        if self.dynamic.clusters.as_ref().is_none_or(|source| source.from != *from) {
+            return;
+        }
+        self.stale.clusters = false;
+        for name in std::mem::take(&mut self.stale.unannounced) {
+            if !self.warming.is_waiting(&Item::Cluster(name.clone())) {
+                let ready = self.warming.met(&Need::Cluster(name));
+                self.ready(ready, now);
+            }
+        }
+    }
+
+    /// A cluster went before it was ever used. Who has nothing in force goes on without; others keep what they have until the
+    /// server says what is in its place, or the time for it is over.
+    pub(super) fn never_came(&mut self, name: &str, now: Instant) {
+        let all = &self.routes.all;
+        let serves = |item: &Item| match item {
+            Item::Routes(from, name) => {
+                all.get(&(from.clone(), name.clone())).is_some_and(|entry| entry.active.is_some())
+            }
+            _ => false,
+        };
+        let ready = self.warming.met_if(&Need::Cluster(name.to_owned()), |item| !serves(item));
+        self.ready(ready, now);
     }
 
     /// Routes were answered, and what was answered is in force.
     pub(super) fn routes_answered(&mut self, from: &Source, name: &str, now: Instant) {
         let key = (from.clone(), name.to_owned());
-        if self.stale.routes.remove(&key) {
-            let ready = self.warming.met(&Need::RoutesAnswer(key.0, key.1));
-            self.ready(ready, now);
-        }
+        self.stale.routes.remove(&key);
+        let ready = self.warming.met(&Need::RoutesAnswer(key.0, key.1));
+        self.ready(ready, now);
     }
 
     /// Listeners were answered.

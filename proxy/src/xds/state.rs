@@ -196,6 +196,7 @@ impl State {
         let began = Instant::now();
         let mut answered = Answered::from(&update);
         let (kind, version) = (update.kind, update.version.clone());
+        tracing::debug!(?kind, version, resources = update.resources.len(), removed = ?update.removed, "update");
         let mut errors: Errors = update.problems.iter().map(|p| (String::new(), p.clone())).collect();
         match kind {
             Kind::Cluster => self.update_clusters(from, update, &mut answered, &mut errors, now),

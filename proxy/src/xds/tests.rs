@@ -252,7 +252,7 @@ async fn step(world: &mut World, random: &mut StdRng) {
         }
         _ => {
             world.mux().connected();
-            world.state.connected(&Source::Ads);
+            world.state.unanswered(&Source::Ads);
             world.state.lost(&Kind::ALL);
         }
     }
@@ -351,7 +351,7 @@ async fn a_cluster_that_went_meanwhile_stays_until_its_routes_were_answered() {
     let routes = led_to_c(&mut world);
     let away = |world: &mut World| {
         world.mux().connected();
-        world.state.connected(&Source::Ads);
+        world.state.unanswered(&Source::Ads);
         world.send(Kind::Cluster, &[]);
         world.check();
         assert!(there(world), "routes that were not answered yet name it");
@@ -377,6 +377,96 @@ async fn a_cluster_that_went_meanwhile_stays_until_its_routes_were_answered() {
     world.check();
 }
 
+/// A cluster that warms until endpoints come.
+fn warming(name: &str) -> Value {
+    json!({ "name": name, "type": "EDS", "eds_cluster_config": { "eds_config": { "ads": {} } } })
+}
+
+fn ready(name: &str) -> Value {
+    json!({ "name": name, "connect_timeout": "1s" })
+}
+
+impl World {
+    fn has(&self, cluster: &str) -> bool {
+        self.state.parts.clusters.find(cluster).is_some()
+    }
+
+    /// The clusters that routes in force lead to.
+    fn led_to(&self, routes: &str) -> BTreeSet<String> {
+        let config = self.state.parts.routes.config(&Source::Ads, routes);
+        config.iter().flat_map(|c| needs::route_clusters(c)).map(str::to_owned).collect()
+    }
+
+    fn reconnect(&mut self) {
+        self.mux().connected();
+        self.state.unanswered(&Source::Ads);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_stays_while_the_routes_that_no_longer_name_it_wait() {
+    let mut world = World::new();
+    let routes = led_to_c(&mut world);
+    world.send(Kind::Cluster, &[ready("c"), warming("d")]);
+    assert_eq!(world.send(Kind::Routes, &[lead(&routes, "d")]), Some(Ok(())));
+    assert_eq!(world.led_to(&routes), ["c".to_owned()].into(), "d warms");
+    world.mux().hold(Kind::Cluster, false);
+    world.send(Kind::Cluster, &[warming("d")]);
+    assert!(world.has("c"), "routes in force name it");
+    world.check();
+    world.send(Kind::Endpoints, &[endpoints(&mut StdRng::seed_from_u64(1), "d")]);
+    assert_eq!(world.led_to(&routes), ["d".to_owned()].into());
+    assert!(world.has("d") && !world.has("c"), "now nothing does");
+    world.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_go_on_with_what_they_have_when_a_cluster_goes_before_it_was_used() {
+    let mut world = World::new();
+    let routes = led_to_c(&mut world);
+    world.send(Kind::Cluster, &[ready("c"), warming("d")]);
+    world.send(Kind::Routes, &[lead(&routes, "d")]);
+    // The server comes back with another name for both.
+    world.reconnect();
+    world.send(Kind::Cluster, &[ready("e")]);
+    assert_eq!(world.led_to(&routes), ["c".to_owned()].into(), "newer routes are to come");
+    assert!(world.has("c"));
+    world.send(Kind::Routes, &[lead(&routes, "e")]);
+    assert_eq!(world.led_to(&routes), ["e".to_owned()].into());
+    assert!(!world.has("c"));
+    world.check();
+    // A server that never says more is not waited for longer than it may warm.
+    world.send(Kind::Cluster, &[ready("e"), warming("d")]);
+    world.send(Kind::Routes, &[lead(&routes, "d")]);
+    world.mux().hold(Kind::Cluster, false);
+    world.send(Kind::Cluster, &[ready("e")]);
+    assert_eq!(world.led_to(&routes), ["e".to_owned()].into());
+    tokio::time::advance(LIMIT).await;
+    world.state.elapsed(Instant::now());
+    assert_eq!(world.led_to(&routes), ["d".to_owned()].into(), "as the server has it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_that_come_before_the_clusters_of_a_new_stream_wait_for_these() {
+    let mut world = World::new();
+    let routes = led_to_c(&mut world);
+    world.reconnect();
+    world.send(Kind::Routes, &[lead(&routes, "d")]);
+    assert_eq!(world.led_to(&routes), ["c".to_owned()].into());
+    world.send(Kind::Cluster, &[warming("d")]);
+    assert!(world.has("c") && !world.has("d"));
+    world.send(Kind::Endpoints, &[endpoints(&mut StdRng::seed_from_u64(1), "d")]);
+    assert_eq!(world.led_to(&routes), ["d".to_owned()].into());
+    assert!(!world.has("c"));
+    // What the server does not announce then is not waited for.
+    world.reconnect();
+    world.send(Kind::Routes, &[lead(&routes, "nowhere")]);
+    assert_eq!(world.led_to(&routes), ["d".to_owned()].into());
+    world.send(Kind::Cluster, &[warming("d")]);
+    assert_eq!(world.led_to(&routes), ["nowhere".to_owned()].into());
+    world.check();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_is_about_to_go_keeps_its_endpoints() {
     let mut world = World::new();
@@ -390,7 +480,7 @@ async fn a_cluster_that_is_about_to_go_keeps_its_endpoints() {
     let hosts = |world: &World| world.state.parts.clusters.find("c").map(|c| c.hosts().counts().0);
     // A server that knows the cluster no more says that it has no endpoints, before it answers for routes.
     world.mux().connected();
-    world.state.connected(&Source::Ads);
+    world.state.unanswered(&Source::Ads);
     world.send(Kind::Cluster, &[]);
     world.send(Kind::Endpoints, &[json!({ "cluster_name": "c" })]);
     assert_eq!(hosts(&world), Some(1), "routes in force lead there");

@@ -65,8 +65,13 @@ impl<I: Ord + Clone, N: Ord + Clone> Warming<I, N> {
 
     /// `need` is there: what waits for nothing else.
     pub fn met(&mut self, need: &N) -> Vec<I> {
+        self.met_if(need, |_| true)
+    }
+
+    /// `need` is there for those of which `wanted` says so; what of them waits for nothing else.
+    pub fn met_if(&mut self, need: &N, wanted: impl Fn(&I) -> bool) -> Vec<I> {
         let items = self.by_need.get(need).cloned().unwrap_or_default();
-        items.into_iter().filter(|item| self.settle(item, need)).collect()
+        items.into_iter().filter(|item| wanted(item) && self.settle(item, need)).collect()
     }
 
     /// `item` no longer waits for `need`; whether it waits for nothing else.

@@ -202,6 +202,33 @@ async fn names_that_are_added_are_not_held_back_by_delta() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_new_stream_begins_with_what_is_held_back() {
+    for is_delta in [false, true] {
+        let mut m = mux(is_delta);
+        m.watch_all(Kind::Cluster);
+        m.watch(Kind::Routes, "r");
+        m.connected();
+        while m.next_request().is_some() {}
+        m.hold(Kind::Cluster, true);
+        m.connected();
+        let mut types = Vec::new();
+        while let Some(request) = m.next_request() {
+            // Both kinds of requests have their type in a field of their own, and it stands there in clear.
+            let text = String::from_utf8_lossy(&request).into_owned();
+            types.push(Kind::ALL.into_iter().find(|kind| text.contains(kind.type_url())));
+        }
+        assert_eq!(types, [Some(Kind::Cluster), Some(Kind::Routes)], "answers for routes must not come first");
+        m.hold(Kind::Cluster, false);
+        assert!(m.next_request().is_none(), "it was said");
+        // A kind that nobody wants has nothing to say, held back or not.
+        m.unwatch_all(Kind::Cluster);
+        m.hold(Kind::Cluster, true);
+        m.connected();
+        assert!(m.next_request().is_some() && m.next_request().is_none());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_virtual_host_is_called_what_the_server_calls_it() {
     use weft_proto::pb::envoy::config::route::v3::VirtualHost;
     let mut m = mux(true);
