@@ -41,6 +41,7 @@ fn world() -> (Built, Arc<HttpConn>) {
         admin_address_path: None,
         command_line: Default::default(),
         flush: FlushOptions::default(),
+        xds_cache: None,
         apply_levels: Arc::new(|_| ()),
         load_secrets: from_file::load_secrets,
     };

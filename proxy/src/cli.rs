@@ -79,6 +79,10 @@ pub struct Args {
     /// Accepted for compatibility
     #[arg(long)]
     pub use_dynamic_base_id: bool,
+    /// Keep the last good discovered configuration, secrets included, in this directory of this proxy alone, and start from it
+    /// where the management server is away
+    #[arg(long, value_name = "DIR")]
+    pub xds_cache: Option<PathBuf>,
     /// Print the version
     #[arg(long)]
     pub version: bool,

@@ -53,6 +53,7 @@ fn run(args: &Args) -> Result<(), String> {
         drain_time: args.drain_time(),
         drain_gradual: args.drain_strategy == DrainStrategy::Gradual,
         admin_address_path: args.admin_address_path.clone(),
+        xds_cache: args.xds_cache.clone(),
         command_line: args.describe(),
         flush: args.flush(),
         apply_levels,

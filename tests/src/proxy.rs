@@ -111,6 +111,14 @@ impl Proxy {
         Ok(())
     }
 
+    /// Ends the process as a crash does.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(&mut self) -> Result<()> {
+        self.child.kill().await.context("kill")
+    }
+
     /// How the process ended.
     ///
     /// # Errors

@@ -275,6 +275,29 @@ where
     play_from(name, variant, |kind| Scene::start(kind, variant), scenario)
 }
 
+/// Plays a scenario of what Envoy has not, on weft-proxy with these arguments.
+///
+/// # Errors
+/// A step failed.
+pub fn play_weft<F, Fut>(name: &str, variant: Variant, arguments: &[&str], scenario: F) -> Result<()>
+where
+    F: Fn(Scene) -> Fut,
+    Fut: Future<Output = Result<Scene>>,
+{
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("runtime")?;
+    runtime.block_on(async {
+        if Kind::Weft.binary().is_none() {
+            skipped(name, NO_WEFT);
+            return Ok(());
+        }
+        let scene = Scene::with(Kind::Weft, variant, bootstrap, arguments).await?;
+        let mut scene = scenario(scene).await.with_context(|| format!("{name} {variant:?}"))?;
+        ensure!(scene.world.proxy.ended().is_none(), "{name}: it ended: {}", scene.world.proxy.log_tail());
+        ensure!(!scene.world.proxy.log().contains("panicked at"), "{name}: {}", scene.world.proxy.log_tail());
+        Ok(())
+    })
+}
+
 /// The same with scenes that `start` makes.
 ///
 /// # Errors

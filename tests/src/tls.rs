@@ -27,7 +27,7 @@ pub struct Material {
     pub ca: String,
     /// By file name: `server` (for `localhost` and `127.0.0.1`), `other` (for `other.example`), `googleapis` (for
     /// `www.googleapis.com`), `client` (SPIFFE
-    /// `spiffe://example/client`), `stranger` (a client of another authority).
+    /// `spiffe://example/client`), `expired`, `stranger` (a client of another authority).
     pub identities: Vec<(&'static str, Identity)>,
 }
 
@@ -47,6 +47,16 @@ fn authority(name: &str) -> Result<CertifiedIssuer<'static, KeyPair>> {
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     CertifiedIssuer::self_signed(params, KeyPair::generate()?).context("authority")
+}
+
+/// One that was good until 2001.
+fn expired(ca: &CertifiedIssuer<'static, KeyPair>) -> Result<Identity> {
+    let mut params = CertificateParams::new(vec!["expired.example".to_owned()])?;
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, ca)?;
+    Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
 fn leaf(ca: &CertifiedIssuer<'static, KeyPair>, name: &str, dns: &[&str], uri: Option<&str>) -> Result<Identity> {
@@ -71,6 +81,7 @@ fn make() -> Result<Material> {
         ("other", leaf(&ca, "other", &["other.example", "*.wild.example"], None)?),
         ("googleapis", leaf(&ca, "googleapis", &["www.googleapis.com"], None)?),
         ("client", leaf(&ca, "client", &["client.example"], Some("spiffe://example/client"))?),
+        ("expired", expired(&ca)?),
         ("stranger", leaf(&stranger, "stranger", &["client.example"], Some("spiffe://example/client"))?),
     ];
     Ok(Material { ca: ca.pem(), identities })

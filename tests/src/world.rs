@@ -1,7 +1,7 @@
 //! One proxy with everything around it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use regex::{Captures, Regex};
@@ -27,6 +27,8 @@ pub struct World {
     pub journal: Journal,
     ports: BTreeMap<String, u16>,
     dir: TempDir,
+    bootstrap: PathBuf,
+    arguments: Vec<String>,
     /// How much of the access log was read.
     logged: std::sync::atomic::AtomicUsize,
     _upstreams: Vec<Upstream>,
@@ -59,7 +61,8 @@ impl World {
         Ok(world)
     }
 
-    /// Starts upstreams and proxy, which need not become ready: it may wait for its configuration.
+    /// Starts upstreams and proxy, which need not become ready: it may wait for its configuration. `{{dir}}` in an argument is the
+    /// world's directory.
     ///
     /// # Errors
     /// When any of them does not start.
@@ -107,17 +110,31 @@ impl World {
         for port in reserved.iter_mut().filter(|port| port.port() == admin) {
             port.release();
         }
-        let proxy = Proxy::spawn(kind, &file, admin, arguments)?;
+        let place = dir.path().display().to_string();
+        let arguments: Vec<_> = arguments.iter().map(|a| a.replace("{{dir}}", &place)).collect();
+        let proxy = Proxy::spawn(kind, &file, admin, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(Self {
             kind,
             proxy,
             journal,
             ports,
             dir,
+            bootstrap: file,
+            arguments,
             logged: std::sync::atomic::AtomicUsize::new(0),
             _upstreams: upstreams,
             _reserved: reserved,
         })
+    }
+
+    /// Starts the proxy again, which has ended, as it was started before.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn again(&mut self) -> Result<()> {
+        let arguments: Vec<_> = self.arguments.iter().map(String::as_str).collect();
+        self.proxy = Proxy::spawn(self.kind, &self.bootstrap, self.port("admin")?, &arguments)?;
+        Ok(())
     }
 
     /// The port of a listener.

@@ -5,6 +5,8 @@
 mod admin;
 #[path = "xds/basics.rs"]
 mod basics;
+#[path = "xds/cache.rs"]
+mod cache;
 #[path = "xds/drain.rs"]
 mod drain;
 #[path = "xds/extensions.rs"]

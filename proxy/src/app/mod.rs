@@ -108,6 +108,8 @@ pub struct Options {
     pub drain_gradual: bool,
     /// Where the admin address is written.
     pub admin_address_path: Option<std::path::PathBuf>,
+    /// Where the last good discovered configuration is kept.
+    pub xds_cache: Option<std::path::PathBuf>,
     /// The command line, for `/server_info`.
     pub command_line: CommandLineOptions,
     /// When access logs are written.

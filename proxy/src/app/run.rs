@@ -126,6 +126,7 @@ async fn supervise(
         listeners: listeners.clone(),
         statics,
         dns,
+        cache: options.xds_cache.clone(),
     })?;
     let admin = admin::start(&built, options, &listeners, &xds, commands).await?;
     let discovery = tokio::spawn(discovery.run());
@@ -147,6 +148,8 @@ async fn supervise(
             _ = reopen.recv() => parts.sinks.reopen(),
             Some(command) = asked.recv() => {
                 if command == Command::Quit {
+                    discovery.abort();
+                    xds.keep().await;
                     return Ok(());
                 }
                 obey(&built, &listeners, command);
@@ -166,6 +169,7 @@ async fn supervise(
         l.stop.begin(false);
     }
     parts.drain.begin(gradual);
+    xds.keep().await;
     tokio::select! {
         () = parts.drain.idle() => {}
         () = tokio::time::sleep(options.drain_time) => tracing::info!("drain time is over"),

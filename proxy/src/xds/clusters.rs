@@ -219,7 +219,8 @@ pub(super) fn loaded(resource: &Resource, ignored: Vec<String>) -> Loaded {
     Loaded {
         bytes: bytes::Bytes::copy_from_slice(&resource.body.value),
         version: resource.version.clone(),
-        at: SystemTime::now(),
+        at: resource.said.unwrap_or_else(SystemTime::now),
+        cached: resource.said.is_some(),
         ignored,
     }
 }

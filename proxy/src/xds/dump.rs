@@ -17,10 +17,10 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
     for (name, entry) in &state.clusters.all {
         if let Some(active) = &entry.active {
             let error = if entry.warming.is_none() { entry.error.as_ref() } else { None };
-            dump.dynamic_active_clusters.push(resource(name, Kind::Cluster, active, error));
+            dump.dynamic_active_clusters.push(resource(state, name, Kind::Cluster, active, error));
         }
         if let Some((warming, _)) = &entry.warming {
-            dump.dynamic_warming_clusters.push(resource(name, Kind::Cluster, warming, entry.error.as_ref()));
+            dump.dynamic_warming_clusters.push(resource(state, name, Kind::Cluster, warming, entry.error.as_ref()));
         }
         if let (None, None, Some(error)) = (&entry.active, &entry.warming, &entry.error) {
             dump.dynamic_warming_clusters.push(refused(name, Kind::Cluster, error));
@@ -28,12 +28,12 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
     }
     for ((_, name), entry) in &state.endpoints.all {
         if let Some((loaded, _)) = &entry.current {
-            dump.dynamic_endpoint_configs.push(resource(name, Kind::Endpoints, loaded, None));
+            dump.dynamic_endpoint_configs.push(resource(state, name, Kind::Endpoints, loaded, None));
         }
     }
     if state.filters.any {
         let all = state.filters.all.iter().filter_map(|((_, name), entry)| match (&entry.active, &entry.error) {
-            (Some(active), error) => Some(resource(name, Kind::Extension, active, error.as_ref())),
+            (Some(active), error) => Some(resource(state, name, Kind::Extension, active, error.as_ref())),
             (None, Some(error)) => Some(refused(name, Kind::Extension, error)),
             (None, None) => None,
         });
@@ -42,8 +42,8 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
     for (name, entry) in &state.listeners.all {
         dump.dynamic_listeners.push(DumpedListener {
             name: name.clone(),
-            active: entry.active.as_ref().map(|l| resource(name, Kind::Listener, l, None)),
-            warming: entry.warming.as_ref().map(|w| resource(name, Kind::Listener, &w.loaded, None)),
+            active: entry.active.as_ref().map(|l| resource(state, name, Kind::Listener, l, None)),
+            warming: entry.warming.as_ref().map(|w| resource(state, name, Kind::Listener, &w.loaded, None)),
             draining: draining(state, name),
             error: entry.error.as_ref().map(failure),
         });
@@ -54,7 +54,7 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
         if !state.listeners.all.contains_key(name) {
             dump.dynamic_listeners.push(DumpedListener {
                 name: name.clone(),
-                draining: Some(resource(name, Kind::Listener, loaded, None)),
+                draining: Some(resource(state, name, Kind::Listener, loaded, None)),
                 ..DumpedListener::default()
             });
         }
@@ -62,7 +62,7 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
     for ((_, name), entry) in &state.routes.all {
         match (&entry.active, &entry.error) {
             (Some(active), error) => {
-                let mut dumped = resource(name, Kind::Routes, active, error.as_ref());
+                let mut dumped = resource(state, name, Kind::Routes, active, error.as_ref());
                 if let Some(vhds) = &entry.vhds {
                     dumped.encoded = with_hosts(&dumped.encoded, vhds);
                 }
@@ -75,7 +75,7 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
     for ((_, name), entry) in &state.secrets.all {
         match (&entry.active, &entry.error) {
             (Some(active), error) => {
-                dump.dynamic_active_secrets.push(resource(name, Kind::Secret, active, error.as_ref()));
+                dump.dynamic_active_secrets.push(resource(state, name, Kind::Secret, active, error.as_ref()));
             }
             (None, Some(error)) => dump.dynamic_warming_secrets.push(refused(name, Kind::Secret, error)),
             (None, None) => {}
@@ -99,10 +99,10 @@ fn draining(state: &State, name: &str) -> Option<DumpedResource> {
         .iter()
         .rev()
         .find(|(listener, _)| listener.upgrade().is_some_and(|l| l.config.name == name && l.stop.is_draining()))?;
-    Some(resource(name, Kind::Listener, loaded, None))
+    Some(resource(state, name, Kind::Listener, loaded, None))
 }
 
-fn resource(name: &str, kind: Kind, loaded: &Loaded, error: Option<&Failure>) -> DumpedResource {
+fn resource(state: &State, name: &str, kind: Kind, loaded: &Loaded, error: Option<&Failure>) -> DumpedResource {
     DumpedResource {
         name: name.to_owned(),
         type_url: kind.type_url(),
@@ -111,6 +111,7 @@ fn resource(name: &str, kind: Kind, loaded: &Loaded, error: Option<&Failure>) ->
         last_updated: Some(loaded.at),
         error: error.map(failure),
         ignored_fields: loaded.ignored.clone(),
+        cached: if loaded.cached { state.cache.serves(kind) } else { None },
     }
 }
 

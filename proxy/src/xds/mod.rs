@@ -16,6 +16,7 @@ pub mod grpc;
 pub mod mux;
 pub mod warming;
 
+mod cache;
 mod check;
 mod clusters;
 mod dump;
@@ -39,6 +40,7 @@ mod stats;
 mod tests;
 mod vhosts;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -56,6 +58,7 @@ use crate::cluster::dns::DnsTasks;
 use crate::config::from_xds::Environment;
 use crate::config::{self, ConfigError, DynamicResources};
 use crate::listener::{Listener, ListenerManager, Sockets};
+use cache::Cache;
 use sources::Sources;
 
 /// What discovery begins with.
@@ -78,6 +81,8 @@ pub struct Start {
     pub statics: Vec<(Arc<Listener>, Sockets)>,
     /// Resolves names.
     pub dns: DnsTasks,
+    /// `--xds-cache`: where the last good configuration is kept.
+    pub cache: Option<PathBuf>,
 }
 
 /// What the rest of the process sees of discovery. Cheap to clone.
@@ -88,7 +93,7 @@ impl Xds {
     /// Prepares discovery. Where nothing is discovered the start is over at once, and the listeners of the bootstrap are open.
     ///
     /// # Errors
-    /// A source that cannot be reached as it is configured.
+    /// A source that cannot be reached as it is configured, a directory for the cache that cannot be used.
     pub fn new(start: Start) -> Result<(Xds, Discovery), ConfigError> {
         if let Some(ads) = &start.dynamic.ads {
             dial::check(ads, &start.parts.clusters).map_err(|e| ConfigError {
@@ -99,6 +104,10 @@ impl Xds {
         check_files(&start)?;
         let node = node::node(&start.bootstrap, &start.node);
         let sources = Sources::new(node, start.dynamic.ads.clone());
+        let cache = match &start.cache {
+            Some(directory) => Cache::open(directory, &start.node, &start.parts.stats.root())?,
+            None => Cache::default(),
+        };
         let mut state = State::new(
             start.parts.clone(),
             start.environment,
@@ -108,6 +117,7 @@ impl Xds {
             start.listeners,
             start.statics,
         );
+        state.cache = cache;
         state.start(Instant::now());
         let xds = Xds(Arc::new(Mutex::new(state)));
         let discovery = Discovery::new(xds.0.clone(), start.parts, start.dns);
@@ -117,6 +127,15 @@ impl Xds {
     /// How far the start has come.
     pub fn phase(&self) -> Phase {
         self.0.lock().phase
+    }
+
+    /// Keeps what is in force before the process ends.
+    pub async fn keep(&self) {
+        let save = self.0.lock().save(Instant::now());
+        if let Some(save) = save {
+            // It panics in no way that could be helped here.
+            let _ = tokio::task::spawn_blocking(|| save.write()).await;
+        }
     }
 
     /// Listeners have finished: what only they needed is no longer asked for.

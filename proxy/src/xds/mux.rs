@@ -11,7 +11,7 @@ mod sotw;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 use weft_proto::pb::envoy::config::core::v3::Node;
@@ -154,6 +154,10 @@ pub struct Resource {
     pub aliases: Vec<String>,
     /// The message.
     pub body: Any,
+    /// When the server said so, if that was before this process began; absent: now.
+    pub said: Option<SystemTime>,
+    /// Of a resource said before: the server knows that we hold it.
+    pub held: bool,
 }
 
 /// What a message was.
@@ -282,6 +286,40 @@ impl Mux {
     /// Resources of a kind that are subscribed to by name.
     pub fn names(&self, kind: Kind) -> impl Iterator<Item = &str> {
         self.kinds.get(&kind).into_iter().flat_map(|s| &s.names).map(String::as_str)
+    }
+
+    /// Whether all of a kind is subscribed to.
+    pub fn watches_all(&self, kind: Kind) -> bool {
+        self.kinds.get(&kind).is_some_and(|s| s.wildcard)
+    }
+
+    /// Whether a resource is subscribed to, by one of its names or with all; one that came `on_demand` only by name.
+    pub fn wants(&self, kind: Kind, name: &str, aliases: &[String], on_demand: bool) -> bool {
+        let named = |s: &Subscription| s.names.contains(name) || aliases.iter().any(|alias| s.names.contains(alias));
+        self.kinds.get(&kind).is_some_and(|s| (s.wildcard && !on_demand) || named(s))
+    }
+
+    /// Resources that are here although this stream did not bring them: a server of the delta protocol is told so by the next
+    /// stream. One of the state of the world is not, for there a version means a whole kind.
+    pub fn holds(&mut self, kind: Kind, versions: Vec<(String, String)>) {
+        if self.delta {
+            self.of(kind).versions.extend(versions);
+        }
+    }
+
+    /// The version of a resource that a server of the delta protocol knows to be here.
+    pub fn version(&self, kind: Kind, name: &str) -> Option<&String> {
+        self.kinds.get(&kind)?.versions.get(name)
+    }
+
+    /// Whether a resource has a time to live.
+    pub fn is_mortal(&self, kind: Kind, name: &str) -> bool {
+        self.kinds.get(&kind).is_some_and(|s| s.expiry.contains_key(name))
+    }
+
+    /// Whether it speaks delta.
+    pub fn is_delta(&self) -> bool {
+        self.delta
     }
 
     /// Holds requests of a kind back, answers too, or lets them go. The first of a stream goes all the same, or answers for what
@@ -520,7 +558,7 @@ impl Wrapped {
         } else {
             own
         };
-        Ok((Some(Resource { name: name.clone(), version, aliases, body }), Life { name, ttl }))
+        Ok((Some(Resource { name: name.clone(), version, aliases, body, said: None, held: false }), Life { name, ttl }))
     }
 }
 

@@ -32,6 +32,17 @@ pub(super) struct OnDemand {
 }
 
 impl OnDemand {
+    /// Whether anything of these names was asked for.
+    pub(super) fn asked_for<'a>(&self, from: &Source, kind: Kind, mut names: impl Iterator<Item = &'a str>) -> bool {
+        !self.names.is_empty() && names.any(|name| self.names.contains_key(&(from.clone(), kind, name.to_owned())))
+    }
+
+    /// Who was asked for clusters by name.
+    pub(super) fn cluster_sources(&self) -> BTreeMap<&str, &Source> {
+        let asked = self.names.keys().filter(|(_, kind, _)| *kind == Kind::Cluster);
+        asked.map(|(source, _, name)| (name.as_str(), source)).collect()
+    }
+
     /// The stream was lost.
     pub(super) fn failed(&self) {
         self.stats.iter().for_each(UpdateStats::failed);

@@ -42,6 +42,8 @@ pub struct Discovery {
     /// What requests need.
     asks: Option<mpsc::Receiver<Ask>>,
     stats: ControlPlaneStats,
+    /// The cache being written.
+    writing: JoinSet<()>,
 }
 
 impl Discovery {
@@ -60,6 +62,7 @@ impl Discovery {
             names: FuturesUnordered::new(),
             asks: parts.on_demand.take_inbox(),
             stats,
+            writing: JoinSet::new(),
             parts,
         }
     }
@@ -69,7 +72,10 @@ impl Discovery {
         loop {
             self.begin_what_is_new();
             let full = self.send();
-            let deadline = self.state.lock().next_deadline();
+            let (deadline, save) = {
+                let state = self.state.lock();
+                (state.next_deadline(), state.cache.save_at())
+            };
             let writable = wait_for_room(full);
             tokio::select! {
                 Some((key, event)) = self.events.recv() => self.happened(&key, event),
@@ -78,7 +84,17 @@ impl Discovery {
                 Some(cluster) = self.names.next() => self.state.lock().resolved(&cluster, Instant::now()),
                 Some(ask) = next_ask(&mut self.asks) => self.asked(ask),
                 () = writable => {}
+                () = until(save), if self.writing.is_empty() => self.save(),
+                Some(_) = self.writing.join_next() => {}
             }
+        }
+    }
+
+    /// Keeps what is in force, on a thread that may wait for a disk.
+    fn save(&mut self) {
+        let save = self.state.lock().save(Instant::now());
+        if let Some(save) = save {
+            self.writing.spawn_blocking(|| save.write());
         }
     }
 
@@ -93,7 +109,14 @@ impl Discovery {
 
     /// Opens streams and resolves names that were asked for since.
     fn begin_what_is_new(&mut self) {
-        self.read_files();
+        // Each may bring what the other is asked for.
+        loop {
+            self.read_files();
+            self.serve_cached();
+            if self.state.lock().sources.unread.is_empty() {
+                break;
+            }
+        }
         let (streams, resolve) = {
             let mut state = self.state.lock();
             (std::mem::take(&mut state.sources.unopened), std::mem::take(&mut state.resolve))
@@ -111,6 +134,17 @@ impl Discovery {
                 }));
             } else {
                 self.names.push(Box::pin(std::future::ready(name)));
+            }
+        }
+    }
+
+    /// Answers for servers that are away, and calls those anew that are not and came late.
+    fn serve_cached(&mut self) {
+        let mut state = self.state.lock();
+        state.serve_cached(Instant::now());
+        for key in std::mem::take(&mut state.cache.reopen) {
+            if self.requests.remove(&key).is_some() {
+                tracing::info!(stream = ?kind(&key), "the management server is silent: the cache answers, and the stream is opened anew");
             }
         }
     }
@@ -140,6 +174,7 @@ impl Discovery {
             Key::Separate(_, kind) => kind.methods(),
         };
         let path = if config.delta { methods.1 } else { methods.0 };
+        self.state.lock().cache_opening(&key, Instant::now());
         let limited = self.stats.rate_limit_enforced.clone();
         let client = Client { dialer, path, config, limited, pending: self.stats.pending_requests.clone() };
         self.streams.spawn(client.run(key, self.tell.clone()));
@@ -182,6 +217,7 @@ impl Discovery {
                 self.requests.remove(key);
                 state.lost(&kinds);
                 state.unanswered(&key.source());
+                state.cache_lost(key);
                 self.stats.connected_state.set(u64::from(!self.requests.is_empty()));
             }
             Event::Message(message) => match mux.received(&message, Instant::now()) {
@@ -190,6 +226,7 @@ impl Discovery {
                         self.stats.identifier.set(mux.control_plane());
                     }
                     let (answered, verdict) = state.update(&key.source(), update, Instant::now());
+                    state.cache_heard(key, answered.kind, verdict.is_ok(), Instant::now());
                     if let Some(mux) = state.sources.streams.get_mut(key) {
                         mux.answer(&answered, verdict);
                     }

@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_proto::pb::envoy::service::runtime::v3::Runtime as PbRuntime;
 
+use super::clusters::loaded;
 use super::kind::Kind;
 use super::mux::{Resource, Update};
-use super::state::{Errors, Item, Need, State};
+use super::state::{Errors, Item, Loaded, Need, State};
 use super::stats::UpdateStats;
 use crate::config::from_xds::{self, Environment};
 use crate::config::{RuntimeValues, Source};
@@ -24,6 +25,8 @@ pub(super) struct RuntimeLayers {
     layers: BTreeMap<(Source, String), Vec<String>>,
     /// `runtime.*`, for all layers together as in Envoy; absent where no layer is discovered.
     stats: Option<UpdateStats>,
+    /// What was accepted, by source and name.
+    pub(super) loaded: BTreeMap<(Source, String), Loaded>,
 }
 
 impl RuntimeLayers {
@@ -34,7 +37,7 @@ impl RuntimeLayers {
             layers.entry((source.from.clone(), resource.to_owned())).or_default().push(layer.to_owned());
         }
         let stats = (!layers.is_empty()).then(|| UpdateStats::new(&root.scope("runtime")));
-        RuntimeLayers { layers, stats }
+        RuntimeLayers { layers, stats, loaded: BTreeMap::new() }
     }
 
     /// No answer came in time.
@@ -70,9 +73,10 @@ impl State {
                 continue;
             };
             match self.convert_runtime(resource) {
-                Ok(values) => {
+                Ok((values, ignored)) => {
                     layers.iter().for_each(|layer| self.parts.runtime.deliver(layer, &values));
                     self.runtime.stats.iter().for_each(|s| s.accepted(&update.version, began.elapsed()));
+                    self.runtime.loaded.insert(key.clone(), loaded(resource, ignored));
                 }
                 Err(reason) => {
                     self.runtime.stats.iter().for_each(|s| s.rejected());
@@ -92,13 +96,14 @@ impl State {
 
     /// # Errors
     /// Why it is refused.
-    fn convert_runtime(&self, resource: &Resource) -> Result<RuntimeValues, String> {
+    fn convert_runtime(&self, resource: &Resource) -> Result<(RuntimeValues, Vec<String>), String> {
         let convert = |r: &PbRuntime| from_xds::runtime(r, &Environment::default());
-        self.strictness.check(resource, convert, |_| Vec::new()).map(|checked| checked.value)
+        self.strictness.check(resource, convert, |_| Vec::new()).map(|checked| (checked.value, checked.ignored))
     }
 
     /// A layer is gone: it holds nothing any more.
-    pub(super) fn remove_runtime(&self, name: &str) {
+    pub(super) fn remove_runtime(&mut self, name: &str) {
+        self.runtime.loaded.retain(|(_, resource), _| resource != name);
         let layers = self.runtime.layers.iter().filter(|((_, resource), _)| resource == name);
         layers
             .flat_map(|(_, layers)| layers)

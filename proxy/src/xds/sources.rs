@@ -56,11 +56,34 @@ impl Sources {
         }
     }
 
+    /// The server of the aggregated stream.
+    pub(super) fn ads(&self) -> Option<&ApiConfigSource> {
+        self.ads.as_ref()
+    }
+
+    /// The stream of a source, if it was asked for anything.
+    pub(super) fn of(&self, source: &Source, kind: Kind) -> Option<&Mux> {
+        self.streams.get(&Self::key(source, kind)?)
+    }
+
+    /// The same, to be told something.
+    pub(super) fn stream(&mut self, source: &Source, kind: Kind) -> Option<&mut Mux> {
+        self.streams.get_mut(&Self::key(source, kind)?)
+    }
+
+    fn key(source: &Source, kind: Kind) -> Option<Key> {
+        match source {
+            Source::Ads => Some(Key::Ads),
+            Source::Api(api) => Some(Key::Separate(api.clone(), kind)),
+            Source::File { .. } => None,
+        }
+    }
+
     fn mux(&mut self, source: &Source, kind: Kind) -> Option<&mut Mux> {
-        let (key, api) = match source {
-            Source::Ads => (Key::Ads, self.ads.clone()),
-            Source::Api(api) => (Key::Separate(api.clone(), kind), Some((**api).clone())),
-            Source::File { .. } => return None,
+        let key = Self::key(source, kind)?;
+        let api = match &key {
+            Key::Ads => self.ads.clone(),
+            Key::Separate(api, _) => Some((**api).clone()),
         };
         let Some(api) = api else {
             tracing::error!(kind = ?kind, "an aggregated stream is asked for, but there is no ads_config");

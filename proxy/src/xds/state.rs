@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use weft_proto::pb::envoy::service::discovery::v3::DiscoveryResponse;
 
+use super::cache::Cache;
 use super::check::Strictness;
 use super::clusters::Clusters;
 use super::endpoints::Endpoints;
@@ -97,6 +98,8 @@ pub(super) struct Loaded {
     pub(super) bytes: Bytes,
     pub(super) version: String,
     pub(super) at: SystemTime,
+    /// It came out of the cache.
+    pub(super) cached: bool,
     pub(super) ignored: Vec<String>,
 }
 
@@ -131,6 +134,7 @@ pub struct State {
     kinds: BTreeMap<Kind, UpdateStats>,
     /// Type of the last accepted version, for `/config_dump`.
     pub(super) versions: BTreeMap<Kind, String>,
+    pub(super) cache: Cache,
 }
 
 /// What refused resources said, by resource.
@@ -176,6 +180,7 @@ impl State {
             resolve: Vec::new(),
             kinds,
             versions: BTreeMap::new(),
+            cache: Cache::default(),
             parts,
         }
     }
@@ -260,6 +265,7 @@ impl State {
 
     /// Time has passed: what waited for too long goes on, what lived for too long is gone.
     pub(super) fn elapsed(&mut self, now: Instant) {
+        self.cache_elapsed(now);
         let (late, ready) = self.warming.expired(now);
         for (item, need) in late {
             self.count_timeout(&item, &need);
@@ -306,7 +312,10 @@ impl State {
 
     /// When [`State::elapsed`] is to be called.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        [self.warming.next_deadline(), self.sources.next_expiry()].into_iter().flatten().min()
+        [self.warming.next_deadline(), self.sources.next_expiry(), self.cache.next_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// A stream was lost or could not be opened.
@@ -366,6 +375,7 @@ impl State {
                 }
             }
         }
+        self.cache_touched(now);
         // While a changed cluster is on its way, the server is to send no further ones.
         let held = self.phase > Phase::Clusters && self.cluster_waits();
         if let Some(source) = &self.dynamic.clusters {
@@ -414,6 +424,9 @@ impl State {
                 Item::Removal(_) => continue,
             };
             out.entry(owner).or_default().extend(needs.map(target));
+        }
+        if let Some((owner, kinds)) = self.cache.describe() {
+            out.insert(owner, kinds.into_iter().collect());
         }
         out
     }

@@ -522,7 +522,8 @@ async fn requests_wait_for_what_they_need_until_it_is_known() {
     let (mut one, mut two, mut other) = (ask(&mut world, "a"), ask(&mut world, "a"), ask(&mut world, "b"));
     assert_eq!(asked(&mut world), ["a", "b"]);
     let a = any(Kind::Cluster, &json!({ "name": "a" }));
-    let a = mux::Resource { name: "a".into(), version: "1".into(), aliases: Vec::new(), body: a };
+    let a =
+        mux::Resource { name: "a".into(), version: "1".into(), aliases: Vec::new(), body: a, said: None, held: false };
     let now = Instant::now();
     world.state.update(&Source::Ads, demanded(vec![a], &[]), now).1.unwrap();
     for waits in [&mut one, &mut two] {

@@ -26,7 +26,7 @@ pub(super) struct Host {
     pub(super) loaded: Loaded,
     config: VirtualHost,
     /// Other names that it answers for.
-    aliases: Vec<String>,
+    pub(super) aliases: Vec<String>,
 }
 
 /// Routes with their discovered hosts.

@@ -68,6 +68,8 @@ pub struct DumpedResource {
     pub last_updated: Option<SystemTime>,
     /// The last update, if it was refused.
     pub error: Option<UpdateFailure>,
+    /// When the cache was written that this came from, while no management server has answered since.
+    pub cached: Option<SystemTime>,
     /// Paths of fields that were not understood and are not acted on.
     pub ignored_fields: Vec<String>,
 }

@@ -161,6 +161,11 @@ impl Render<'_> {
         if let Some(error) = &resource.error {
             fields.insert("error_state".to_owned(), failure(error));
         }
+        if let Some(saved) = resource.cached {
+            // Not Envoy's, which keeps nothing.
+            let age = saved.elapsed().unwrap_or_default().as_secs();
+            fields.insert("weft_cached".to_owned(), json!({ "saved": timestamp(saved), "age": format!("{age}s") }));
+        }
         if !resource.ignored_fields.is_empty() {
             // Not Envoy's: it says nowhere what it does not act on.
             fields.insert("weft_ignored_fields".to_owned(), json!(resource.ignored_fields));
