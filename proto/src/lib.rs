@@ -7,6 +7,8 @@
 //! | check what came over the wire | [`load::check_resource`] |
 //! | take a message out of an `Any`, also out of a `TypedStruct` | [`any::unpack`] |
 //! | durations, times, wrappers, percentages, Structs as Rust values | [`wkt`] |
+//! | hide the secrets of a message that stays one | [`redact`] |
+//! | match nodes, as a status service is asked to | [`node_matcher`] |
 //! | print a message as Envoy's admin interface does, secrets redacted | [`to_json`] |
 //! | ask what a message has and what weft supports of it | [`schema`] |
 //!
@@ -25,7 +27,9 @@ pub mod descriptors;
 pub mod document;
 pub mod load;
 pub mod message;
+pub mod node_matcher;
 pub mod problem;
+pub mod redact;
 pub mod rules;
 pub mod schema;
 pub mod spans;

@@ -12,6 +12,7 @@ pub mod bookinfo;
 pub mod client;
 pub mod config;
 pub mod control_plane;
+pub mod csds;
 pub mod frames;
 pub mod gaps;
 pub mod h2_client;

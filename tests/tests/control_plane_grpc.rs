@@ -6,14 +6,14 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
-use prost::Message as _;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use weft_proto::pb::envoy::service::status::v3::client_config::GenericXdsConfig;
-use weft_proto::pb::envoy::service::status::v3::{ClientStatusRequest, ClientStatusResponse, ConfigStatus};
+use weft_proto::pb::envoy::service::status::v3::{ClientStatusRequest, ConfigStatus};
 use weft_proto::pb::envoy::r#type::matcher::v3::{NodeMatcher, StringMatcher, string_matcher::MatchPattern};
 use weft_tests::control_plane::ControlPlane;
+use weft_tests::csds::{Csds, has_grpc};
 use weft_tests::locate::{NO_WEFT_CLI, skipped, weft_cli};
 use weft_tests::wait::{PATIENCE, eventually};
 
@@ -93,12 +93,6 @@ fn pods(port: u16, pods: &[(&str, &str)]) -> String {
     text
 }
 
-async fn has_grpc() -> bool {
-    let mut command = Command::new("python3");
-    command.args(["-c", "import grpc"]).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().await.is_ok_and(|status| status.success())
-}
-
 /// Servers at these addresses on one port.
 async fn servers(ips: &[&str]) -> Result<(Vec<Peer>, u16)> {
     let (mut peers, mut port) = (Vec::new(), 0);
@@ -116,17 +110,11 @@ fn share(seen: &BTreeMap<String, u32>, ip: &str) -> u32 {
 
 /// What the client has is shown by CSDS, unary and as a stream: all of it accepted.
 async fn shows_its_status(plane: &ControlPlane, id: &str) -> Result<()> {
-    let mut peer = Peer::start(script("csds.py").arg(format!("127.0.0.1:{}", plane.grpc())))?;
+    let mut peer = Csds::start(plane.grpc())?;
     let exact = StringMatcher { match_pattern: Some(MatchPattern::Exact(id.to_owned())), ..Default::default() };
     let node_matchers = vec![NodeMatcher { node_id: Some(exact), ..Default::default() }];
-    let request = ClientStatusRequest { node_matchers, ..Default::default() };
-    let digits: String = request.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
-    peer.stdin.write_all(format!("{digits}\n").as_bytes()).await?;
-    for method in ["FetchClientStatus", "StreamClientStatus"] {
-        let line = peer.line().await?;
-        let bytes = (0..line.len() / 2).map(|at| u8::from_str_radix(&line[at * 2..at * 2 + 2], 16));
-        let bytes: Vec<u8> = bytes.collect::<Result<_, _>>()?;
-        let response = ClientStatusResponse::decode(bytes.as_slice())?;
+    let answers = peer.ask(&ClientStatusRequest { node_matchers, ..Default::default() }).await?;
+    for (method, response) in ["FetchClientStatus", "StreamClientStatus"].into_iter().zip(answers) {
         let [client] = response.config.as_slice() else { anyhow::bail!("{method}: {response:?}") };
         ensure!(client.node.as_ref().is_some_and(|node| node.id == id), "{method}: {client:?}");
         let all = &client.generic_xds_configs;

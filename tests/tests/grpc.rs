@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use weft_tests::config::Config;
+use weft_tests::csds::has_grpc;
 use weft_tests::locate::{Kind, NO_ENVOY, NO_WEFT, skipped};
 use weft_tests::wait::PATIENCE;
 use weft_tests::world::World;
@@ -20,12 +21,6 @@ fn script(name: &str) -> Command {
     let mut command = Command::new("python3");
     command.arg(path).kill_on_drop(true);
     command
-}
-
-async fn has_grpc() -> bool {
-    let mut command = Command::new("python3");
-    command.args(["-c", "import grpc"]).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().await.is_ok_and(|status| status.success())
 }
 
 /// The server and its port. It ends when its standard input does.

@@ -7,6 +7,8 @@ mod admin;
 mod basics;
 #[path = "xds/cache.rs"]
 mod cache;
+#[path = "xds/csds.rs"]
+mod csds;
 #[path = "xds/drain.rs"]
 mod drain;
 #[path = "xds/extensions.rs"]

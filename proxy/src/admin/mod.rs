@@ -1,4 +1,4 @@
-//! The admin interface: an HTTP server with Envoy's endpoints and output.
+//! The admin interface: an HTTP server with Envoy's endpoints and output, and over gRPC the client status discovery service.
 //!
 //! Owns the listening socket, the router and the rendering. Knows the rest of the proxy only through [`Sources`]: plain data and
 //! closures that whoever starts it fills in. It changes nothing itself but counters, runtime values and log levels; all else
@@ -8,9 +8,11 @@
 
 mod body;
 mod certs;
+mod client_status;
 mod clusters;
 mod config_dump;
 mod control;
+mod grpc;
 mod html;
 mod listeners;
 mod logging;
@@ -23,6 +25,7 @@ mod stats;
 mod status;
 
 pub use certs::{CertificateDetails, CertificateGroup, SubjectName};
+pub use client_status::{ClientStatus, Held, ResourceStatus};
 pub use config_dump::{ConfigDump, DumpedListener, DumpedResource, UpdateFailure};
 pub use logging::{Level, Loggers};
 pub use server::AdminServer;

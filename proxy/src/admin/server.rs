@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, SERVER, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 
 use super::body::{Params, Reply};
+use super::grpc;
 use super::router::route;
 use super::sources::Sources;
 use crate::access_log::{AccessLogs, LogContext, LogType};
@@ -197,7 +198,11 @@ async fn connection(
     }
 }
 
-async fn answer(context: &Context, conn: Arc<ConnInfo>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    context: &Context,
+    conn: Arc<ConnInfo>,
+    request: Request<Incoming>,
+) -> Response<Either<Full<Bytes>, grpc::Call>> {
     context.requests.inc();
     let protocol = match request.version() {
         Version::HTTP_10 => Protocol::Http10,
@@ -206,12 +211,24 @@ async fn answer(context: &Context, conn: Arc<ConnInfo>, request: Request<Incomin
     };
     let mut info = StreamInfo::new(conn, context.next_id.fetch_add(1, Relaxed), Some(protocol));
     let (parts, body) = request.into_parts();
+    if grpc::is_call(&parts) {
+        // How it ends is in its trailers; it has begun well.
+        let begun = Reply::new(StatusCode::OK, "application/grpc", "");
+        let response = grpc::call(context.sources.clone(), parts.uri.path(), body);
+        finish(context, &mut info, parts, &begun, protocol);
+        return response.map(Either::Right);
+    }
     let reply = reply(context, &parts, body).await;
+    finish(context, &mut info, parts, &reply, protocol);
+    response(reply).map(Either::Left)
+}
+
+/// Counts and logs an answer.
+fn finish(context: &Context, info: &mut StreamInfo, parts: http::request::Parts, reply: &Reply, protocol: Protocol) {
     context.codes.record(reply.status.as_u16());
     if !context.access_logs.is_empty() {
-        log(context, &mut info, parts, &reply, protocol);
+        log(context, info, parts, reply, protocol);
     }
-    response(reply)
 }
 
 async fn reply(context: &Context, parts: &http::request::Parts, body: Incoming) -> Reply {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::certs::CertificateGroup;
+use super::client_status::ClientStatus;
 use super::config_dump::ConfigDump;
 use super::logging::Loggers;
 use super::server_info::CommandLineOptions;
@@ -43,6 +44,8 @@ pub struct Sources {
     pub certificates: Source<Vec<CertificateGroup>>,
     /// The configuration as it was given.
     pub config: Source<ConfigDump>,
+    /// What was discovered, for the client status discovery service.
+    pub status: Source<ClientStatus>,
     /// What start-up or a configuration change still waits for.
     pub unready: Source<Vec<UnreadyTargets>>,
     /// Turns an encoded message of a type URL into JSON, with proto field names, well-known types as protobuf's JSON mapping has

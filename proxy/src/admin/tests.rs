@@ -32,6 +32,7 @@ pub(super) fn sources() -> (Sources, UnboundedReceiver<Command>) {
         certificates: Arc::new(Vec::new),
         config: Arc::new(ConfigDump::default),
         unready: Arc::new(Vec::new),
+        status: Arc::new(ClientStatus::default),
         to_json: Arc::new(|_, _| Ok(json!({}))),
         commands,
         stats,

@@ -74,7 +74,8 @@ fn sources(
     let (draining, server_options, node) = (d.draining.clone(), d.options.clone(), d.node.clone());
     let clusters = built.parts.clusters.clone();
     let listeners = listeners.clone();
-    let (phases, discovered, dumped, waiting) = (xds.clone(), xds.clone(), xds.clone(), xds.clone());
+    let (phases, discovered, dumped) = (xds.clone(), xds.clone(), xds.clone());
+    let (waiting, held) = (xds.clone(), xds.clone());
     let secrets = built.parts.secrets.clone();
     let dump = dump(&d.bootstrap);
     let apply = options.apply_levels.clone();
@@ -102,6 +103,7 @@ fn sources(
             dump
         }),
         unready: Arc::new(move || waiting.unready()),
+        status: Arc::new(move || held.status()),
         to_json: Arc::new(|url, bytes| {
             let name = weft_proto::schema::type_url_name(url);
             weft_proto::to_json::encoded(name, bytes, weft_proto::to_json::Options::default())

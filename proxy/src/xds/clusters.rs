@@ -38,7 +38,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn newest(&self) -> Option<&Loaded> {
+    /// The version that was accepted last.
+    pub(super) fn newest(&self) -> Option<&Loaded> {
         self.warming.as_ref().map(|(loaded, _)| loaded).or(self.active.as_ref())
     }
 }

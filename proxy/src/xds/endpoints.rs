@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::clusters::loaded;
+use super::clusters::{failure, loaded};
 use super::kind::Kind;
 use super::mux::{Resource, Update};
-use super::state::{Errors, Item, Loaded, Need, State};
+use super::state::{Errors, Failure, Item, Loaded, Need, State};
 use super::stats::UpdateStats;
 use crate::cluster::Cluster;
 use crate::config::from_xds::{self, Environment};
@@ -34,6 +34,7 @@ pub(super) struct Entry {
     users: BTreeSet<String>,
     /// What is in force.
     pub(super) current: Option<(Loaded, Arc<LoadAssignment>)>,
+    pub(super) error: Option<Failure>,
 }
 
 impl Endpoints {
@@ -103,6 +104,9 @@ impl State {
                 continue;
             };
             let result = self.update_assignment(&key, resource, &users);
+            if let Some(entry) = self.endpoints.all.get_mut(&key) {
+                entry.error = result.as_ref().err().map(|reason| failure(resource, reason));
+            }
             let stats = users.iter().filter_map(|u| self.endpoints.stats.get(u));
             match result {
                 Ok(()) => stats.for_each(|s| s.accepted(&update.version, began.elapsed())),

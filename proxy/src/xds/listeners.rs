@@ -49,7 +49,8 @@ pub(super) struct Warm {
 }
 
 impl Entry {
-    fn newest(&self) -> Option<&Loaded> {
+    /// The version that was accepted last.
+    pub(super) fn newest(&self) -> Option<&Loaded> {
         self.warming.as_ref().map(|w| &w.loaded).or(self.active.as_ref())
     }
 }

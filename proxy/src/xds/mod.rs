@@ -36,6 +36,7 @@ mod sources;
 mod stale;
 mod state;
 mod stats;
+mod status;
 #[cfg(test)]
 mod tests;
 mod vhosts;
@@ -52,7 +53,7 @@ pub use run::Discovery;
 pub use state::{Phase, State};
 pub use stats::{ControlPlaneStats, UpdateStats};
 
-use crate::admin::{ConfigDump, UnreadyTargets};
+use crate::admin::{ClientStatus, ConfigDump, UnreadyTargets};
 use crate::app::Parts;
 use crate::cluster::dns::DnsTasks;
 use crate::config::from_xds::Environment;
@@ -155,6 +156,11 @@ impl Xds {
     /// Adds what was discovered to `/config_dump`.
     pub fn dump(&self, dump: &mut ConfigDump) {
         dump::add(&self.0.lock(), dump);
+    }
+
+    /// What is held, pending and refused, for CSDS.
+    pub fn status(&self) -> ClientStatus {
+        status::of(&self.0.lock())
     }
 
     /// Names of discovered clusters.

@@ -68,6 +68,8 @@ struct Subscription {
     /// Names that it was told of and is to be told of again (delta).
     again: BTreeSet<String>,
     expiry: BTreeMap<String, Instant>,
+    /// Names that the server says not to exist (delta).
+    absent: BTreeSet<String>,
 }
 
 struct Answer {
@@ -259,6 +261,7 @@ impl Mux {
         s.versions.remove(name);
         s.expiry.remove(name);
         s.again.remove(name);
+        s.absent.remove(name);
         if s.names.remove(name) {
             if delta && !s.subscribe.remove(name) {
                 s.unsubscribe.insert(name.to_owned());
@@ -310,6 +313,11 @@ impl Mux {
     /// The version of a resource that a server of the delta protocol knows to be here.
     pub fn version(&self, kind: Kind, name: &str) -> Option<&String> {
         self.kinds.get(&kind)?.versions.get(name)
+    }
+
+    /// Whether the server has said that there is no such resource.
+    pub fn is_absent(&self, kind: Kind, name: &str) -> bool {
+        self.kinds.get(&kind).is_some_and(|s| s.absent.contains(name))
     }
 
     /// Whether a resource has a time to live.
@@ -422,6 +430,12 @@ impl Mux {
             problems: Vec::new(),
         };
         update.add(decoded.resources, |life| s.lives_until(&life.name, life.ttl.map(|ttl| now + ttl)));
+        for resource in &update.resources {
+            for name in resource.aliases.iter().chain([&resource.name]) {
+                s.absent.remove(name);
+            }
+        }
+        s.absent.extend(update.removed.iter().chain(&update.absent).filter(|name| s.names.contains(*name)).cloned());
         Ok(Received::Update(update))
     }
 

@@ -34,6 +34,13 @@ pub(super) struct Entry {
     pub(super) error: Option<Failure>,
 }
 
+impl Entry {
+    /// The version that was accepted last.
+    pub(super) fn newest(&self) -> Option<&Loaded> {
+        self.waiting.as_ref().map(|(loaded, _)| loaded).or(self.active.as_ref())
+    }
+}
+
 impl State {
     pub(super) fn update_routes(&mut self, from: &Source, update: &Update, errors: &mut Errors, now: Instant) {
         for resource in &update.resources {
@@ -65,7 +72,7 @@ impl State {
     /// Why it is refused; what was there stays.
     fn update_route(&mut self, from: &Source, resource: &Resource, now: Instant) -> Result<(), String> {
         let key = (from.clone(), resource.name.clone());
-        let newest = self.routes.all.get(&key).and_then(|e| e.waiting.as_ref().map(|(l, _)| l).or(e.active.as_ref()));
+        let newest = self.routes.all.get(&key).and_then(Entry::newest);
         if newest.is_some_and(|l| l.bytes == resource.body.value) {
             return Ok(());
         }

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 use weft_proto::pb::envoy::service::runtime::v3::Runtime as PbRuntime;
 
-use super::clusters::loaded;
+use super::clusters::{failure, loaded};
 use super::kind::Kind;
 use super::mux::{Resource, Update};
-use super::state::{Errors, Item, Loaded, Need, State};
+use super::state::{Errors, Failure, Item, Loaded, Need, State};
 use super::stats::UpdateStats;
 use crate::config::from_xds::{self, Environment};
 use crate::config::{RuntimeValues, Source};
@@ -27,6 +27,8 @@ pub(super) struct RuntimeLayers {
     stats: Option<UpdateStats>,
     /// What was accepted, by source and name.
     pub(super) loaded: BTreeMap<(Source, String), Loaded>,
+    /// What was refused since.
+    pub(super) errors: BTreeMap<(Source, String), Failure>,
 }
 
 impl RuntimeLayers {
@@ -37,7 +39,7 @@ impl RuntimeLayers {
             layers.entry((source.from.clone(), resource.to_owned())).or_default().push(layer.to_owned());
         }
         let stats = (!layers.is_empty()).then(|| UpdateStats::new(&root.scope("runtime")));
-        RuntimeLayers { layers, stats, loaded: BTreeMap::new() }
+        RuntimeLayers { layers, stats, loaded: BTreeMap::new(), errors: BTreeMap::new() }
     }
 
     /// No answer came in time.
@@ -76,10 +78,12 @@ impl State {
                 Ok((values, ignored)) => {
                     layers.iter().for_each(|layer| self.parts.runtime.deliver(layer, &values));
                     self.runtime.stats.iter().for_each(|s| s.accepted(&update.version, began.elapsed()));
+                    self.runtime.errors.remove(&key);
                     self.runtime.loaded.insert(key.clone(), loaded(resource, ignored));
                 }
                 Err(reason) => {
                     self.runtime.stats.iter().for_each(|s| s.rejected());
+                    self.runtime.errors.insert(key.clone(), failure(resource, &reason));
                     errors.push((resource.name.clone(), reason));
                 }
             }

@@ -56,6 +56,11 @@ impl Sources {
         }
     }
 
+    /// Who servers are told that we are.
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
     /// The server of the aggregated stream.
     pub(super) fn ads(&self) -> Option<&ApiConfigSource> {
         self.ads.as_ref()

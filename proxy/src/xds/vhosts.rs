@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 use weft_proto::pb::envoy::config::route::v3::VirtualHost as PbVirtualHost;
 
-use super::clusters::loaded;
+use super::clusters::{failure, loaded};
 use super::kind::Kind;
 use super::mux::{Resource, Update};
-use super::state::{Errors, Loaded, Need, State};
+use super::state::{Errors, Failure, Loaded, Need, State};
 use crate::config::{ConfigSource, RouteConfig, Source, VirtualHost, from_xds, pending};
 
 /// Discovered virtual hosts of a route configuration.
@@ -19,6 +19,8 @@ pub(super) struct Vhds {
     pub(super) source: ConfigSource,
     /// By name of the resource.
     pub(super) hosts: BTreeMap<String, Host>,
+    /// What was refused since, by name.
+    pub(super) errors: BTreeMap<String, Failure>,
 }
 
 /// A discovered virtual host.
@@ -110,7 +112,7 @@ impl State {
         }
         let source = source?;
         let entry = self.routes.all.entry(key.clone()).or_default();
-        entry.vhds = Some(Vhds { source: source.clone(), hosts: BTreeMap::new() });
+        entry.vhds = Some(Vhds { source: source.clone(), hosts: BTreeMap::new(), errors: BTreeMap::new() });
         for manager in self.parts.routes.managers(&key.0, &key.1) {
             manager.vhds_stats(&key.1).asked();
         }
@@ -220,6 +222,7 @@ impl State {
             }
         }
         for resource in new {
+            vhds.errors.remove(&resource.name);
             let old = vhds.hosts.get(&resource.name);
             if old.is_some_and(|old| old.loaded.bytes == resource.body.value && old.aliases == resource.aliases) {
                 continue;
@@ -236,6 +239,7 @@ impl State {
                     if let Some(old) = vhds.hosts.get(&resource.name) {
                         domains.taken.extend(old.config.domains.iter().cloned());
                     }
+                    vhds.errors.insert(resource.name.clone(), failure(resource, &reason));
                     errors.push((resource.name.clone(), reason));
                 }
             }

@@ -3,7 +3,6 @@
 //! Owns the form. Secrets are redacted, as they are in every other place where configuration is shown. Must not know: streams.
 
 mod node;
-mod redact;
 #[cfg(test)]
 mod tests;
 
@@ -11,18 +10,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use prost::Message as _;
 use tonic::Status;
+use weft_proto::node_matcher::NodeMatchers;
 use weft_proto::pb::envoy::admin::v3::{ClientResourceStatus, UpdateFailureState};
 use weft_proto::pb::envoy::service::status::v3::client_config::GenericXdsConfig;
 use weft_proto::pb::envoy::service::status::v3::{
     ClientConfig, ClientStatusRequest, ClientStatusResponse, ConfigStatus,
 };
 use weft_proto::pb::google::protobuf::{Any, Timestamp};
+use weft_proto::redact;
 
 use super::connections::{Connection, wall};
 use super::session::{How, Session, Standing};
 use crate::resource::{Resource, ResourceType};
-use node::Matchers;
 
 /// How many bytes of configuration an answer may hold. All of a mesh's proxies together may have more than fits into memory.
 const MAX_BYTES: usize = 64 << 20;
@@ -35,11 +36,11 @@ pub(super) fn answer(
     connections: &[Arc<Connection>],
     request: &ClientStatusRequest,
 ) -> Result<ClientStatusResponse, Status> {
-    let matchers = Matchers::new(&request.node_matchers).map_err(Status::invalid_argument)?;
+    let matchers = NodeMatchers::new(&request.node_matchers).map_err(Status::invalid_argument)?;
     // A proxy that has a stream for each type is one client.
     let mut proxies: BTreeMap<&str, Vec<&Connection>> = BTreeMap::new();
     for connection in connections {
-        if matchers.take(&connection.proxy) {
+        if matchers.take(&connection.proxy.id, &connection.proxy.metadata) {
             proxies.entry(&connection.proxy.id).or_default().push(connection);
         }
     }
@@ -59,7 +60,7 @@ impl Budget {
         if !self.contents {
             return Ok(None);
         }
-        let any = redact::any(resource.any());
+        let any = redact::any(Any::decode(resource.any().as_ref()).unwrap_or_default());
         self.left = self.left.checked_sub(any.value.len()).ok_or_else(|| {
             Status::resource_exhausted(format!(
                 "more than {MAX_BYTES} bytes; name proxies with node_matchers, or set exclude_resource_contents"

@@ -1,179 +1,9 @@
-//! Which proxies are asked about: nodes, and matchers of them.
+//! A proxy as a node of Envoy's API.
 
-use regex::Regex;
-use serde_json::{Map, Value as Json};
 use weft_proto::pb::envoy::config::core::v3::{Locality, Node, node::UserAgentVersionType};
-use weft_proto::pb::envoy::r#type::matcher::v3::{
-    DoubleMatcher, NodeMatcher, StringMatcher, StructMatcher, ValueMatcher, double_matcher, list_matcher,
-    string_matcher, struct_matcher, value_matcher,
-};
-use weft_proto::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};
+use weft_proto::wkt::to_struct;
 
 use crate::node::Proxy;
-
-/// How deeply matchers of values may be nested.
-const MAX_DEPTH: usize = 16;
-
-/// Takes a proxy if one of them does; none take all.
-pub(super) struct Matchers(Vec<OfNode>);
-
-/// Takes a proxy if all of it holds.
-struct OfNode {
-    id: Option<Text>,
-    metadata: Vec<(Vec<String>, OfValue)>,
-}
-
-/// A matcher of a text.
-enum Text {
-    Exact(String, bool),
-    Prefix(String, bool),
-    Suffix(String, bool),
-    Contains(String, bool),
-    Regex(Regex),
-}
-
-/// A matcher of a value; what is not there is no value.
-enum OfValue {
-    Null,
-    Number(f64),
-    Range(f64, f64),
-    Text(Text),
-    Bool(bool),
-    Present(bool),
-    OneOfList(Box<Self>),
-    Any(Vec<Self>),
-}
-
-impl Matchers {
-    /// Reads them.
-    ///
-    /// # Errors
-    /// A matcher that says nothing, or that is not known, by its path.
-    pub(super) fn new(matchers: &[NodeMatcher]) -> Result<Self, String> {
-        let numbered = matchers.iter().enumerate();
-        let read = numbered.map(|(index, of)| OfNode::new(of).map_err(|why| format!("node_matchers[{index}].{why}")));
-        read.collect::<Result<_, _>>().map(Self)
-    }
-
-    pub(super) fn take(&self, proxy: &Proxy) -> bool {
-        self.0.is_empty() || self.0.iter().any(|of| of.takes(proxy))
-    }
-}
-
-impl OfNode {
-    fn new(of: &NodeMatcher) -> Result<Self, String> {
-        let id = of.node_id.as_ref().map(Text::new).transpose().map_err(|why| format!("node_id: {why}"))?;
-        let metadata = of.node_metadatas.iter().enumerate().map(|(index, of)| {
-            let value = of.value.as_ref().ok_or("value: missing".to_owned()).and_then(|of| OfValue::new(of, 0));
-            let value = path(of).and_then(|path| Ok((path, value?)));
-            value.map_err(|why| format!("node_metadatas[{index}].{why}"))
-        });
-        Ok(Self { id, metadata: metadata.collect::<Result<_, _>>()? })
-    }
-
-    fn takes(&self, proxy: &Proxy) -> bool {
-        self.id.as_ref().is_none_or(|id| id.takes(&proxy.id))
-            && self.metadata.iter().all(|(path, value)| value.takes(at(&proxy.metadata, path)))
-    }
-}
-
-fn path(of: &StructMatcher) -> Result<Vec<String>, String> {
-    let key = |segment: &struct_matcher::PathSegment| match &segment.segment {
-        Some(struct_matcher::path_segment::Segment::Key(key)) => Ok(key.clone()),
-        None => Err("path: a segment without a key".to_owned()),
-    };
-    match of.path.as_slice() {
-        [] => Err("path: missing".to_owned()),
-        path => path.iter().map(key).collect(),
-    }
-}
-
-fn at<'m>(metadata: &'m Map<String, Json>, path: &[String]) -> Option<&'m Json> {
-    let (first, rest) = path.split_first()?;
-    rest.iter().try_fold(metadata.get(first)?, |value, key| value.as_object()?.get(key))
-}
-
-impl Text {
-    fn new(of: &StringMatcher) -> Result<Self, String> {
-        use string_matcher::MatchPattern as Pattern;
-        let folded = |text: &str| if of.ignore_case { text.to_ascii_lowercase() } else { text.to_owned() };
-        Ok(match &of.match_pattern {
-            Some(Pattern::Exact(text)) => Self::Exact(folded(text), of.ignore_case),
-            Some(Pattern::Prefix(text)) => Self::Prefix(folded(text), of.ignore_case),
-            Some(Pattern::Suffix(text)) => Self::Suffix(folded(text), of.ignore_case),
-            Some(Pattern::Contains(text)) => Self::Contains(folded(text), of.ignore_case),
-            Some(Pattern::SafeRegex(regex)) => {
-                // All of a text must match.
-                let whole = Regex::new(&format!("^(?:{})$", regex.regex));
-                Self::Regex(whole.map_err(|error| format!("safe_regex: {error}"))?)
-            }
-            Some(Pattern::Custom(_)) => return Err("custom: not supported".to_owned()),
-            None => return Err("match_pattern: missing".to_owned()),
-        })
-    }
-
-    fn takes(&self, text: &str) -> bool {
-        let by = |ignore_case: &bool, holds: &dyn Fn(&str) -> bool| {
-            if *ignore_case { holds(&text.to_ascii_lowercase()) } else { holds(text) }
-        };
-        match self {
-            Self::Exact(wanted, fold) => by(fold, &|text| text == wanted),
-            Self::Prefix(wanted, fold) => by(fold, &|text| text.starts_with(wanted.as_str())),
-            Self::Suffix(wanted, fold) => by(fold, &|text| text.ends_with(wanted.as_str())),
-            Self::Contains(wanted, fold) => by(fold, &|text| text.contains(wanted.as_str())),
-            Self::Regex(regex) => regex.is_match(text),
-        }
-    }
-}
-
-impl OfValue {
-    fn new(of: &ValueMatcher, depth: usize) -> Result<Self, String> {
-        use value_matcher::MatchPattern as Pattern;
-        if depth > MAX_DEPTH {
-            return Err(format!("value: nested more than {MAX_DEPTH} deep"));
-        }
-        Ok(match &of.match_pattern {
-            Some(Pattern::NullMatch(_)) => Self::Null,
-            Some(Pattern::DoubleMatch(of)) => Self::number(of)?,
-            Some(Pattern::StringMatch(of)) => Self::Text(Text::new(of).map_err(|why| format!("value.{why}"))?),
-            Some(Pattern::BoolMatch(value)) => Self::Bool(*value),
-            Some(Pattern::PresentMatch(value)) => Self::Present(*value),
-            Some(Pattern::ListMatch(of)) => match &of.match_pattern {
-                Some(list_matcher::MatchPattern::OneOf(of)) => Self::OneOfList(Box::new(Self::new(of, depth + 1)?)),
-                None => return Err("value.list_match: missing".to_owned()),
-            },
-            Some(Pattern::OrMatch(of)) => {
-                Self::Any(of.value_matchers.iter().map(|of| Self::new(of, depth + 1)).collect::<Result<_, _>>()?)
-            }
-            None => return Err("value.match_pattern: missing".to_owned()),
-        })
-    }
-
-    fn number(of: &DoubleMatcher) -> Result<Self, String> {
-        match &of.match_pattern {
-            Some(double_matcher::MatchPattern::Exact(value)) => Ok(Self::Number(*value)),
-            Some(double_matcher::MatchPattern::Range(range)) => Ok(Self::Range(range.start, range.end)),
-            None => Err("value.double_match: missing".to_owned()),
-        }
-    }
-
-    fn takes(&self, value: Option<&Json>) -> bool {
-        match self {
-            Self::Null => value.is_some_and(Json::is_null),
-            #[expect(clippy::float_cmp, reason = "exactly this is asked for")]
-            Self::Number(wanted) => value.and_then(Json::as_f64).is_some_and(|number| number == *wanted),
-            // The end is not in it.
-            Self::Range(from, to) => value.and_then(Json::as_f64).is_some_and(|number| (*from..*to).contains(&number)),
-            Self::Text(of) => value.and_then(Json::as_str).is_some_and(|text| of.takes(text)),
-            Self::Bool(wanted) => value.and_then(Json::as_bool) == Some(*wanted),
-            Self::Present(wanted) => value.is_some() == *wanted,
-            Self::OneOfList(of) => {
-                value.and_then(Json::as_array).is_some_and(|items| items.iter().any(|item| of.takes(Some(item))))
-            }
-            Self::Any(several) => several.iter().any(|of| of.takes(value)),
-        }
-    }
-}
 
 /// A proxy as the node it said it is.
 pub(super) fn node(proxy: &Proxy) -> Node {
@@ -181,7 +11,7 @@ pub(super) fn node(proxy: &Proxy) -> Node {
     Node {
         id: proxy.id.clone(),
         cluster: proxy.cluster.clone(),
-        metadata: (!proxy.metadata.is_empty()).then(|| object(&proxy.metadata)),
+        metadata: (!proxy.metadata.is_empty()).then(|| to_struct(&proxy.metadata)),
         locality: (*locality != crate::node::Locality::default()).then(|| Locality {
             region: locality.region.clone(),
             zone: locality.zone.clone(),
@@ -192,20 +22,4 @@ pub(super) fn node(proxy: &Proxy) -> Node {
         client_features: proxy.client_features.iter().cloned().collect(),
         ..Node::default()
     }
-}
-
-fn object(fields: &Map<String, Json>) -> Struct {
-    Struct { fields: fields.iter().map(|(key, value)| (key.clone(), self::value(value))).collect() }
-}
-
-fn value(json: &Json) -> Value {
-    let kind = match json {
-        Json::Null => Kind::NullValue(0),
-        Json::Bool(value) => Kind::BoolValue(*value),
-        Json::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
-        Json::String(text) => Kind::StringValue(text.clone()),
-        Json::Array(items) => Kind::ListValue(ListValue { values: items.iter().map(value).collect() }),
-        Json::Object(fields) => Kind::StructValue(object(fields)),
-    };
-    Value { kind: Some(kind) }
 }

@@ -398,3 +398,24 @@ async fn the_server_always_gets_to_know() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_says_not_to_exist_is_known_until_it_does() {
+    let mut m = mux(true);
+    m.watch(Kind::Endpoints, "a");
+    m.connected();
+    m.next_request();
+    let type_url: String = Kind::Endpoints.type_url().into();
+    let removed_resources = vec!["a".to_owned(), "other".to_owned()];
+    let gone = DeltaDiscoveryResponse { type_url: type_url.clone(), removed_resources, ..Default::default() };
+    update(&mut m, &gone.encode_to_vec());
+    assert!(m.is_absent(Kind::Endpoints, "a"));
+    assert!(!m.is_absent(Kind::Endpoints, "other"), "nobody asked for it");
+    let assignment = ClusterLoadAssignment { cluster_name: "a".into(), ..Default::default() };
+    let resources = vec![pb::Resource { name: "a".into(), resource: Some(pack(&assignment)), ..Default::default() }];
+    update(&mut m, &DeltaDiscoveryResponse { type_url, resources, ..Default::default() }.encode_to_vec());
+    assert!(!m.is_absent(Kind::Endpoints, "a"));
+    update(&mut m, &gone.encode_to_vec());
+    m.unwatch(Kind::Endpoints, "a");
+    assert!(!m.is_absent(Kind::Endpoints, "a"));
+}

@@ -5,17 +5,17 @@
 use prost::Message as _;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field};
-use weft_proto::pb::google::protobuf::Any;
-use weft_proto::schema::{Kind, MessageType, WellKnown, type_url_name};
+
+use crate::pb::google::protobuf::Any;
+use crate::schema::{Kind, MessageType, WellKnown, type_url_name};
 
 /// What stands for a text that is hidden.
 const REDACTED: &[u8] = b"[redacted]";
 /// Messages that stand for others by a field, which is read in another way than this.
 const TYPED_STRUCTS: [&str; 2] = ["udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"];
 
-/// An encoded `Any`, redacted.
-pub(super) fn any(encoded: &[u8]) -> Any {
-    let any = Any::decode(encoded).unwrap_or_default();
+/// A message of any type, its secrets hidden. What cannot be read, or is of a type that is not known, is empty.
+pub fn any(any: Any) -> Any {
     redacted_any(any, false)
 }
 
@@ -101,4 +101,32 @@ fn put(number: u32, content: &[u8], out: &mut Vec<u8>) {
     encode_key(number, WireType::LengthDelimited, out);
     encode_varint(content.len() as u64, out);
     out.extend_from_slice(content);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::any::pack;
+    use crate::pb::envoy::config::core::v3::{DataSource, data_source::Specifier};
+    use crate::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, TlsCertificate, secret};
+
+    #[test]
+    fn secrets_are_hidden_wherever_they_are() {
+        let inline = |text: &str| {
+            Some(DataSource { specifier: Some(Specifier::InlineString(text.into())), ..Default::default() })
+        };
+        let certificate = TlsCertificate {
+            certificate_chain: inline("public"),
+            private_key: inline("hidden"),
+            ..TlsCertificate::default()
+        };
+        let secret = Secret { name: "s".into(), r#type: Some(secret::Type::TlsCertificate(certificate)) };
+        let has = |any: &Any, text: &str| any.value.windows(text.len()).any(|part| part == text.as_bytes());
+        let shown = super::any(pack(&secret));
+        assert!(has(&shown, "public") && has(&shown, "[redacted]") && !has(&shown, "hidden"));
+        let wrapped = super::any(pack(&pack(&secret)));
+        assert!(has(&wrapped, "public") && !has(&wrapped, "hidden"));
+        let unknown = Any { type_url: "type.googleapis.com/x.Y".into(), value: b"hidden".to_vec() };
+        assert!(super::any(unknown).value.is_empty());
+    }
 }
