@@ -15,6 +15,8 @@ mod drain;
 mod extensions;
 #[path = "xds/files.rs"]
 mod files;
+#[path = "xds/l4_extensions.rs"]
+mod l4_extensions;
 #[path = "xds/on_demand.rs"]
 mod on_demand;
 #[path = "xds/outage.rs"]

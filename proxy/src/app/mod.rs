@@ -15,7 +15,9 @@ use crate::config::{self, ConfigError};
 use crate::drain::Drain;
 use crate::http::filter::DiscoveredFilters;
 use crate::http::route::DiscoveredRoutes;
-use crate::listener::{Directory, GlobalLimit, Listener};
+use crate::listener::discovered::Discovered;
+use crate::listener::filters::ListenerFilters;
+use crate::listener::{Chain, Directory, GlobalLimit, Listener};
 use crate::on_demand::OnDemand;
 use crate::runtime::Runtime;
 use crate::stats::Store;
@@ -45,8 +47,12 @@ pub struct Parts {
     pub connections: Arc<GlobalLimit>,
     /// Routes that are discovered.
     pub routes: Arc<DiscoveredRoutes>,
-    /// Filters that are discovered.
+    /// HTTP filters that are discovered.
     pub filters: Arc<DiscoveredFilters>,
+    /// Network filters that are discovered.
+    pub network_filters: Arc<Discovered<Chain>>,
+    /// Listener filters that are discovered.
+    pub listener_filters: Arc<Discovered<ListenerFilters>>,
     /// What requests wait for until it is discovered.
     pub on_demand: Arc<OnDemand>,
     /// Begins when the process drains.
@@ -158,6 +164,8 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
         connections: GlobalLimit::new(&runtime),
         routes: Arc::default(),
         filters: Arc::default(),
+        network_filters: Arc::default(),
+        listener_filters: Arc::default(),
         on_demand: Arc::default(),
         drain: Drain::new(options.drain_time),
         runtime,

@@ -21,6 +21,8 @@ pub(crate) fn parts(workers: usize) -> Parts {
         connections: crate::listener::GlobalLimit::new(&runtime),
         routes: Arc::default(),
         filters: Arc::default(),
+        network_filters: Arc::default(),
+        listener_filters: Arc::default(),
         on_demand: Arc::default(),
         drain: crate::drain::Drain::new(std::time::Duration::from_secs(600)),
         runtime,

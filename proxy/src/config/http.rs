@@ -494,26 +494,26 @@ pub struct OnDemandClusters {
 
 /// Where a filter's configuration comes from. **Source**: `envoy.config.core.v3.ExtensionConfigSource`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ExtensionDiscovery {
+pub struct ExtensionDiscovery<K = HttpFilterKind> {
     /// Who delivers it.
     pub source: ConfigSource,
     /// In force until it comes, and when it is taken away.
-    pub default: Option<HttpFilterKind>,
+    pub default: Option<K>,
     /// Its listener waits for it (`apply_default_config_without_warming` is off).
     pub warm: bool,
     /// Names of the messages it may be (`type_urls`).
     pub types: Vec<String>,
-    /// It is the last of its chain, which only the router may be.
+    /// It is the last of its chain, which only what ends one may be.
     pub last: bool,
 }
 
 /// A filter's configuration by discovery. **Source**: `envoy.config.core.v3.TypedExtensionConfig`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Extension {
+pub struct Extension<K = HttpFilterKind> {
     /// The full name of its message.
     pub type_name: String,
     /// The filter.
-    pub kind: HttpFilterKind,
+    pub kind: K,
 }
 
 /// **Source**: `envoy.extensions.filters.http.router.v3.Router`.

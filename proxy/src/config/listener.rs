@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{AccessLog, Address, Cidr, DownstreamTransport, NetworkFilter, SocketOption, TcpKeepalive};
+use super::{
+    AccessLog, Address, Cidr, DownstreamTransport, ExtensionDiscovery, NetworkFilter, SocketOption, TcpKeepalive,
+};
 
 /// **Source**: `envoy.config.listener.v3.Listener`.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +109,8 @@ pub enum ListenerFilterKind {
     OriginalDst,
     /// PROXY protocol v1 and v2.
     ProxyProtocol(ProxyProtocolIn),
+    /// Any of the others, by discovery.
+    Discovered(Box<ExtensionDiscovery<ListenerFilterKind>>),
 }
 
 /// **Source**: `envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol`.

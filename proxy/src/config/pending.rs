@@ -53,6 +53,13 @@ pub fn filter(extension: &Extension) -> Vec<ConfigError> {
     found.0
 }
 
+/// Every setting of a discovered network filter that would have no effect.
+pub fn network_filter(extension: &Extension<NetworkFilterKind>) -> Vec<ConfigError> {
+    let mut found = Found::default();
+    in_network(&mut found, "typed_config", &extension.kind);
+    found.0
+}
+
 #[derive(Default)]
 struct Found(Vec<ConfigError>);
 
@@ -76,15 +83,27 @@ fn in_listener(f: &mut Found, at: &str, l: &Listener) {
 
 fn chain(f: &mut Found, at: &str, c: &FilterChain) {
     for (i, filter) in c.filters.iter().enumerate() {
-        let at = format!("{at}.filters[{i}].typed_config");
+        let at = format!("{at}.filters[{i}]");
         match &filter.kind {
-            NetworkFilterKind::Http(h) => http(f, &at, h),
-            NetworkFilterKind::TcpProxy(t) => tcp(f, &at, t),
-            NetworkFilterKind::SniCluster
-            | NetworkFilterKind::ConnectionLimit(_)
-            | NetworkFilterKind::DirectResponse(_)
-            | NetworkFilterKind::Echo => {}
+            NetworkFilterKind::Discovered(d) => {
+                let default = d.default.as_ref();
+                default.into_iter().for_each(|k| in_network(f, &format!("{at}.config_discovery.default_config"), k));
+            }
+            kind => in_network(f, &format!("{at}.typed_config"), kind),
         }
+    }
+}
+
+fn in_network(f: &mut Found, at: &str, kind: &NetworkFilterKind) {
+    match kind {
+        NetworkFilterKind::Http(h) => http(f, at, h),
+        NetworkFilterKind::TcpProxy(t) => tcp(f, at, t),
+        // None stands for another.
+        NetworkFilterKind::Discovered(_)
+        | NetworkFilterKind::SniCluster
+        | NetworkFilterKind::ConnectionLimit(_)
+        | NetworkFilterKind::DirectResponse(_)
+        | NetworkFilterKind::Echo => {}
     }
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AccessLog, BackOff, DataSource, HashPolicy, HttpConnectionManager, Metadata, OnDemandClusters, RuntimeFlag,
+    AccessLog, BackOff, DataSource, ExtensionDiscovery, HashPolicy, HttpConnectionManager, Metadata, OnDemandClusters,
+    RuntimeFlag,
 };
 
 /// A filter of a filter chain. **Source**: `envoy.config.listener.v3.Filter`.
@@ -30,6 +31,8 @@ pub enum NetworkFilterKind {
     DirectResponse(DataSource),
     /// Answers with what it got. Last in its chain.
     Echo,
+    /// Any of the others, by discovery.
+    Discovered(Box<ExtensionDiscovery<NetworkFilterKind>>),
 }
 
 /// **Source**: `envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit`.

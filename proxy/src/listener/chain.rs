@@ -5,12 +5,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::connection_limit::ConnectionLimit;
+use super::discovered::Wants;
 use crate::app::Parts;
-use crate::config::{self, ConfigError, NetworkFilterKind};
+use crate::config::from_xds::network_filter_fits;
+use crate::config::{self, ConfigError, Extension, NetworkFilterKind, Source};
 use crate::drain::Drain;
 use crate::http::manager::Manager;
 use crate::stats::Scope;
@@ -25,17 +28,44 @@ pub struct Chain {
     pub tls: Option<Arc<ServerTls>>,
     /// The handshake must end within this.
     pub handshake_timeout: Option<Duration>,
-    /// What a connection passes before it gets to the end, in order. Empty for most chains.
-    pub gates: Vec<Gate>,
-    /// What it leads to.
-    pub end: End,
+    /// What it is made of; absent while a discovered filter has no configuration.
+    body: ArcSwapOption<Body>,
+    /// Its filters, where some of them are discovered.
+    discovered: Option<Box<Filters>>,
     /// Begins when it, or the process, drains.
     pub drain: Drain,
     /// Connections that are cut off at the end of a drain; `None`: it has ended.
     open: Mutex<Option<Vec<oneshot::Sender<()>>>>,
 }
 
+/// The network filters of a chain. A connection keeps those it began with.
+pub struct Body {
+    /// What a connection passes before it gets to the end, in order. Empty for most chains.
+    pub gates: Vec<Gate>,
+    /// What it leads to.
+    pub end: End,
+}
+
+/// Filters as they stand in the configuration, and what each of them is now.
+struct Filters {
+    config: Vec<config::NetworkFilter>,
+    now: Mutex<Vec<Option<Piece>>>,
+    buffer_limit: usize,
+    scope: Scope,
+}
+
+/// A network filter, compiled.
+#[derive(Clone)]
+enum Piece {
+    Gate(Gate),
+    End(End),
+}
+
+/// Filters of another version, by place.
+pub struct Next(Vec<(usize, Option<Piece>)>);
+
 /// A network filter that does not end its chain.
+#[derive(Clone)]
 pub enum Gate {
     /// `envoy.filters.network.sni_cluster`
     SniCluster,
@@ -44,6 +74,7 @@ pub enum Gate {
 }
 
 /// The last filter of a chain.
+#[derive(Clone)]
 pub enum End {
     /// HTTP.
     Http(Arc<Manager>),
@@ -68,33 +99,23 @@ impl Chain {
         parts: &Parts,
         scope: &Scope,
     ) -> Result<Chain, ConfigError> {
-        let mut end = End::Close;
-        let mut gates = Vec::new();
+        let mut pieces = Vec::with_capacity(c.filters.len());
         for (i, f) in c.filters.iter().enumerate() {
-            let at =
-                |e: ConfigError| ConfigError { field_path: format!("filters[{i}].typed_config.{}", e.field_path), ..e };
-            match &f.kind {
-                NetworkFilterKind::Http(h) => {
-                    let manager = Manager::new((**h).clone(), parts).map_err(at)?;
-                    manager.count_for(scope);
-                    end = End::Http(manager);
-                }
-                NetworkFilterKind::TcpProxy(t) => {
-                    end = End::Tcp(TcpProxy::new((**t).clone(), buffer_limit, parts).map_err(at)?)
-                }
-                NetworkFilterKind::DirectResponse(config::DataSource::Inline(b)) => end = End::Direct(b.clone()),
-                NetworkFilterKind::DirectResponse(config::DataSource::File { path, .. }) => {
-                    let data = std::fs::read(path)
-                        .map_err(|e| at(ConfigError::at("response", format!("cannot read {path}: {e}"))))?;
-                    end = End::Direct(data.into());
-                }
-                NetworkFilterKind::Echo => end = End::Echo,
-                NetworkFilterKind::SniCluster => gates.push(Gate::SniCluster),
-                NetworkFilterKind::ConnectionLimit(l) => {
-                    gates.push(Gate::ConnectionLimit(ConnectionLimit::new(l, parts)));
-                }
-            }
+            let (kind, field) = match &f.kind {
+                NetworkFilterKind::Discovered(d) => (d.default.as_ref(), "config_discovery.default_config"),
+                kind => (Some(kind), "typed_config"),
+            };
+            let piece = kind.map(|kind| Piece::new(kind, buffer_limit, parts, scope)).transpose();
+            pieces.push(
+                piece.map_err(|e| ConfigError { field_path: format!("filters[{i}].{field}.{}", e.field_path), ..e })?,
+            );
         }
+        let body = Body::of(&pieces);
+        let is_discovered = |f: &config::NetworkFilter| matches!(f.kind, NetworkFilterKind::Discovered(_));
+        let discovered = c.filters.iter().any(is_discovered).then(|| {
+            let config = c.filters.clone();
+            Box::new(Filters { config, now: Mutex::new(pieces), buffer_limit, scope: scope.clone() })
+        });
         let tls = match &c.transport {
             config::DownstreamTransport::Plaintext => None,
             config::DownstreamTransport::Tls(t) => Some(ServerTls::build(t, &parts.secrets, scope).map_err(|e| {
@@ -106,11 +127,16 @@ impl Chain {
             name: c.name.as_str().into(),
             tls,
             handshake_timeout: c.handshake_timeout,
-            gates,
-            end,
+            body: ArcSwapOption::from(body.map(Arc::new)),
+            discovered,
             drain,
             open: Mutex::new(Some(Vec::new())),
         })
+    }
+
+    /// Its filters of this moment; `None`: a discovered one has no configuration.
+    pub fn body(&self) -> Option<Arc<Body>> {
+        self.body.load_full()
     }
 
     /// Resolves, in one way or the other, when a connection is to be cut off. Polling it costs no lock.
@@ -134,8 +160,8 @@ impl Chain {
 
     /// A connection was given to it. What it leads to counts connections from here on, as Envoy's filters are made then:
     /// those that fail their handshake are among them.
-    pub(super) fn opened(&self) {
-        match &self.end {
+    pub(super) fn opened(&self, body: &Body) {
+        match &body.end {
             End::Http(manager) => {
                 manager.stats.downstream_cx_total.inc();
                 manager.stats.downstream_cx_active.inc();
@@ -150,8 +176,8 @@ impl Chain {
     }
 
     /// Such a connection is closed.
-    pub(super) fn closed(&self, length_ms: u64) {
-        if let End::Http(manager) = &self.end {
+    pub(super) fn closed(&self, body: &Body, length_ms: u64) {
+        if let End::Http(manager) = &body.end {
             manager.stats.downstream_cx_active.dec();
             manager.stats.downstream_cx_destroy.inc();
             manager.stats.downstream_cx_length_ms.record(length_ms);
@@ -159,5 +185,96 @@ impl Chain {
                 manager.stats.downstream_cx_ssl_active.dec();
             }
         }
+    }
+}
+
+impl Piece {
+    /// # Errors
+    /// What cannot be compiled, with its path below the filter.
+    fn new(kind: &NetworkFilterKind, buffer_limit: usize, parts: &Parts, scope: &Scope) -> Result<Piece, ConfigError> {
+        Ok(match kind {
+            NetworkFilterKind::Http(h) => {
+                let manager = Manager::new((**h).clone(), parts)?;
+                manager.count_for(scope);
+                Piece::End(End::Http(manager))
+            }
+            NetworkFilterKind::TcpProxy(t) => Piece::End(End::Tcp(TcpProxy::new((**t).clone(), buffer_limit, parts)?)),
+            NetworkFilterKind::DirectResponse(config::DataSource::Inline(b)) => Piece::End(End::Direct(b.clone())),
+            NetworkFilterKind::DirectResponse(config::DataSource::File { path, .. }) => {
+                let data =
+                    std::fs::read(path).map_err(|e| ConfigError::at("response", format!("cannot read {path}: {e}")))?;
+                Piece::End(End::Direct(data.into()))
+            }
+            NetworkFilterKind::Echo => Piece::End(End::Echo),
+            NetworkFilterKind::SniCluster => Piece::Gate(Gate::SniCluster),
+            NetworkFilterKind::ConnectionLimit(l) => Piece::Gate(Gate::ConnectionLimit(ConnectionLimit::new(l, parts))),
+            NetworkFilterKind::Discovered(_) => {
+                return Err(ConfigError::at("", "discovery within discovery"));
+            }
+        })
+    }
+}
+
+impl Body {
+    /// `None`: one is missing.
+    fn of(pieces: &[Option<Piece>]) -> Option<Body> {
+        let mut body = Body { gates: Vec::new(), end: End::Close };
+        for piece in pieces {
+            match piece.as_ref()? {
+                Piece::Gate(gate) => body.gates.push(gate.clone()),
+                Piece::End(end) => body.end = end.clone(),
+            }
+        }
+        Some(body)
+    }
+}
+
+impl Wants for Chain {
+    type Kind = NetworkFilterKind;
+    type Next = Next;
+    const STATS: &'static str = "network_filter";
+
+    fn wants(&self) -> Vec<(String, Source)> {
+        let filters = self.discovered.iter().flat_map(|f| &f.config);
+        let wanted = filters.filter_map(|f| match &f.kind {
+            NetworkFilterKind::Discovered(d) => Some((f.name.clone(), d.source.from.clone())),
+            _ => None,
+        });
+        wanted.collect()
+    }
+
+    fn next(
+        &self,
+        from: &Source,
+        name: &str,
+        config: Option<&Extension<NetworkFilterKind>>,
+        parts: &Parts,
+    ) -> Result<Self::Next, ConfigError> {
+        let mut next = Vec::new();
+        let Some(filters) = &self.discovered else { return Ok(Next(next)) };
+        for (place, f) in filters.config.iter().enumerate() {
+            let NetworkFilterKind::Discovered(d) = &f.kind else { continue };
+            if f.name != name || d.source.from != *from {
+                continue;
+            }
+            if let Some(found) = config {
+                network_filter_fits(d, name, found)?;
+            }
+            let kind = config.map(|found| &found.kind).or(d.default.as_ref());
+            let piece = kind.map(|kind| Piece::new(kind, filters.buffer_limit, parts, &filters.scope));
+            next.push((place, piece.transpose()?));
+        }
+        Ok(Next(next))
+    }
+
+    fn set(&self, next: Self::Next) {
+        let Some(filters) = &self.discovered else { return };
+        let mut now = filters.now.lock();
+        for (place, piece) in next.0 {
+            if let Some(slot) = now.get_mut(place) {
+                *slot = piece;
+            }
+        }
+        self.body.store(Body::of(&now).map(Arc::new));
     }
 }

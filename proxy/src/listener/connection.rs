@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::admission::Place as ListenerPlace;
 use super::balance::Held;
-use super::chain::{Chain, End, Gate};
+use super::chain::{Body, Chain, End, Gate};
 use super::chain_match::ConnFacts;
 use super::connection_limit::{Place, Verdict};
 use super::filters::Detected;
@@ -48,11 +48,11 @@ pub(super) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: u
     let _open = drain.hold();
     // Boxed: it is gone once the connection is under way, and an idle connection should cost little.
     let Some(prepared) = Box::pin(prepare(accepted, listener, worker)).await else { return };
-    let Prepared { stream, info, listener, chain, passed, _held, _place } = prepared;
+    let Prepared { stream, info, listener, chain, body, passed, _held, _place } = prepared;
     let began = info.start;
     // Streams of an HTTP connection are its own business; the listener's log has the connection.
     let facts = (!listener.access_logs.is_empty()).then(|| stream_info(info.clone()));
-    let served = match &chain.end {
+    let served = match &body.end {
         End::Tcp(proxy) => {
             let ended = chain.until_end();
             let cut_off = info.clone();
@@ -90,11 +90,11 @@ pub(super) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: u
         End::Close => facts,
     };
     drop(passed);
-    closed(&listener, &chain, began, worker);
+    closed(&listener, &chain, Some(&body), began, worker);
     if let Some(mut facts) = served {
         facts.times.end.get_or_insert_with(Instant::now);
         listener.access_logs.log(&LogContext::new(&facts));
-        if let End::Tcp(proxy) = &chain.end {
+        if let End::Tcp(proxy) = &body.end {
             proxy.log_end(&facts);
         }
     }
@@ -106,6 +106,7 @@ struct Prepared {
     info: Arc<ConnInfo>,
     listener: Arc<Listener>,
     chain: Arc<Chain>,
+    body: Arc<Body>,
     passed: Passed,
     _held: Option<Held>,
     _place: Option<ListenerPlace>,
@@ -131,8 +132,17 @@ async fn prepare(accepted: Accepted, listener: Arc<Listener>, worker: usize) -> 
             (meant, stream, place)
         }
     };
-    let (stream, info, chain, passed) = conn.enter(stream, &listener, worker).await?;
-    Some(Prepared { stream, info, listener, chain, passed, _held, _place })
+    let Entered { stream, info, chain, body, passed } = conn.enter(stream, &listener, worker).await?;
+    Some(Prepared { stream, info, listener, chain, body, passed, _held, _place })
+}
+
+/// A connection that has its filter chain and its transport.
+struct Entered {
+    stream: Stream,
+    info: Arc<ConnInfo>,
+    chain: Arc<Chain>,
+    body: Arc<Body>,
+    passed: Passed,
 }
 
 /// What is known of a connection before that.
@@ -177,19 +187,22 @@ impl Conn {
     }
 
     /// The choice of the filter chain, network filters, TLS. `None`: it was closed, and all is booked.
-    async fn enter(
-        mut self,
-        stream: Stream,
-        listener: &Listener,
-        worker: usize,
-    ) -> Option<(Stream, Arc<ConnInfo>, Arc<Chain>, Passed)> {
+    async fn enter(mut self, stream: Stream, listener: &Listener, worker: usize) -> Option<Entered> {
         let Some(chain) = listener.chain_for(&self.facts()) else {
             self.unmatched(stream, listener);
             return None;
         };
         listener.stats.opened(worker);
-        chain.opened();
-        let passed = match self.pass(chain) {
+        let Some(body) = chain.body() else {
+            listener.stats.network_extension_config_missing.inc();
+            stream.reset_if_unread();
+            drop(stream);
+            closed(listener, chain, None, self.began, worker);
+            self.failed(listener, chain, None, None, None);
+            return None;
+        };
+        chain.opened(&body);
+        let passed = match self.pass(&body) {
             Ok(passed) => passed,
             Err((place, delay)) => {
                 stream.reset_if_unread();
@@ -199,23 +212,23 @@ impl Conn {
                 }
                 drop(stream);
                 drop(place);
-                closed(listener, chain, self.began, worker);
-                self.failed(listener, chain, None, Some("over_connection_limit"));
+                closed(listener, chain, Some(&body), self.began, worker);
+                self.failed(listener, chain, Some(&body), None, Some("over_connection_limit"));
                 return None;
             }
         };
         match secure(stream, listener, chain).await {
             Ok((stream, tls)) => {
                 let info = self.info(listener, chain.name.clone(), tls, None);
-                Some((stream, info, chain.clone(), passed))
+                Some(Entered { stream, info, chain: chain.clone(), body, passed })
             }
             Err(failed) => {
-                closed(listener, chain, self.began, worker);
+                closed(listener, chain, Some(&body), self.began, worker);
                 let (transport, local) = match failed {
                     HandshakeFailed::Tls(reason) => (Some(reason), None),
                     HandshakeFailed::TooSlow => (None, Some("transport_socket_timeout")),
                 };
-                self.failed(listener, chain, transport, local);
+                self.failed(listener, chain, Some(&body), transport, local);
                 None
             }
         }
@@ -233,9 +246,9 @@ impl Conn {
     }
 
     /// What network filters say of a new connection, before any byte of it is looked at.
-    fn pass(&self, chain: &Chain) -> Result<Passed, (Place, Option<Duration>)> {
+    fn pass(&self, body: &Body) -> Result<Passed, (Place, Option<Duration>)> {
         let mut passed = Passed::default();
-        for gate in &chain.gates {
+        for gate in &body.gates {
             match gate {
                 // Only what the TLS inspector saw: the handshake is still to come, here as in Envoy.
                 Gate::SniCluster if self.detected.sni.is_empty() => {}
@@ -300,14 +313,16 @@ impl Conn {
         mut self,
         listener: &Listener,
         chain: &Chain,
+        body: Option<&Body>,
         transport: Option<Cow<'static, str>>,
         closed: Option<&'static str>,
     ) {
         let info = self.info(listener, chain.name.clone(), None, transport);
         *info.local_close.lock() = closed.map(Cow::Borrowed);
-        let upstream = matches!(chain.end, End::Tcp(_)).then_some(CloseType::Normal);
+        let proxy = body.and_then(|body| if let End::Tcp(proxy) = &body.end { Some(proxy) } else { None });
+        let upstream = proxy.is_some().then_some(CloseType::Normal);
         let facts = log(listener, info, ResponseFlags::NONE, None, upstream);
-        if let End::Tcp(proxy) = &chain.end {
+        if let Some(proxy) = proxy {
             proxy.log_end(&facts);
         }
     }
@@ -343,11 +358,13 @@ async fn secure(
 }
 
 /// Books the end of a connection that had a filter chain.
-fn closed(listener: &Listener, chain: &Chain, began: Instant, worker: usize) {
+fn closed(listener: &Listener, chain: &Chain, body: Option<&Body>, began: Instant, worker: usize) {
     let length_ms = began.elapsed().as_millis() as u64;
     listener.stats.closed(worker);
     listener.stats.downstream_cx_length_ms.record(length_ms);
-    chain.closed(length_ms);
+    if let Some(body) = body {
+        chain.closed(body, length_ms);
+    }
 }
 
 fn stream_info(info: Arc<ConnInfo>) -> Box<StreamInfo> {

@@ -9,13 +9,14 @@ pub mod chain_match;
 mod connection;
 mod connection_limit;
 mod directory;
+pub mod discovered;
 pub mod filters;
 mod http;
 mod manager;
 mod runtime;
 
 pub use admission::GlobalLimit;
-pub use chain::{Chain, End, Gate};
+pub use chain::{Body, Chain, End, Gate};
 pub use directory::Directory;
 pub use manager::{Assignment, DrainStyle, ListenerManager, Origin, Slot, Sockets};
 pub use runtime::{Listener, ListenerStats};

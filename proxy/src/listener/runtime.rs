@@ -22,7 +22,7 @@ pub struct Listener {
     /// Facts for connections.
     pub info: Arc<ListenerInfo>,
     /// Run before a filter chain is chosen.
-    pub filters: ListenerFilters,
+    pub filters: Arc<ListenerFilters>,
     /// Logs each connection, refused ones too.
     pub access_logs: AccessLogs,
     /// Stats.
@@ -57,6 +57,7 @@ pub struct ListenerStats {
     pub downstream_pre_cx_active: Gauge,
     pub downstream_cx_transport_socket_connect_timeout: Counter,
     pub no_filter_chain_match: Counter,
+    pub network_extension_config_missing: Counter,
     pub scope: Scope,
     /// `worker_<n>.downstream_cx_total` and `_active`.
     workers: Vec<(Counter, Gauge)>,
@@ -100,6 +101,7 @@ impl ListenerStats {
             downstream_cx_transport_socket_connect_timeout: scope
                 .counter("downstream_cx_transport_socket_connect_timeout"),
             no_filter_chain_match: scope.counter("no_filter_chain_match"),
+            network_extension_config_missing: scope.counter("network_extension_config_missing"),
             workers: (0..workers).map(worker).collect(),
             scope,
         }
@@ -177,7 +179,11 @@ impl Listener {
         };
         let chain = |c: &config::FilterChain| match reused.and_then(|b| b.chain_of(c)) {
             Some(same) => Ok(same),
-            None => Chain::new(c, config.per_connection_buffer_limit, parts, &stats.scope).map(Arc::new),
+            None => {
+                let chain = Arc::new(Chain::new(c, config.per_connection_buffer_limit, parts, &stats.scope)?);
+                parts.network_filters.register(&chain, parts);
+                Ok(chain)
+            }
         };
         let mut chains = Vec::new();
         for (i, c) in config.filter_chains.iter().enumerate() {
@@ -187,9 +193,11 @@ impl Listener {
         let default_chain = default_chain.transpose().map_err(|e| at("default_filter_chain".into(), e))?;
         let table = FilterChainTable::build(&config.filter_chains)
             .map_err(|e| ConfigError { resource: config.name.clone(), ..e })?;
+        let filters = Arc::new(ListenerFilters::new(&config, &stats.scope, &parts.stats.root()));
+        parts.listener_filters.register(&filters, parts);
         Ok(Arc::new(Listener {
             info: Arc::new(ListenerInfo { name: config.name.clone(), direction: config.direction }),
-            filters: ListenerFilters::new(&config, &stats.scope, &parts.stats.root()),
+            filters,
             access_logs: parts.access_logs(&config.access_log)?,
             admission: Admission::new(
                 &config.name,

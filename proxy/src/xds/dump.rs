@@ -32,7 +32,7 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
         }
     }
     if state.filters.any {
-        let all = state.filters.all.iter().filter_map(|((_, name), entry)| match (&entry.active, &entry.error) {
+        let all = state.filters.all.iter().filter_map(|((_, name, _), entry)| match (&entry.active, &entry.error) {
             (Some(active), error) => Some(resource(state, name, Kind::Extension, active, error.as_ref())),
             (None, Some(error)) => Some(refused(name, Kind::Extension, error)),
             (None, None) => None,

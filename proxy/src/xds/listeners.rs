@@ -209,9 +209,11 @@ impl State {
                 needs.push((Need::Routes(rds.source.from.clone(), rds.name.clone()), deadline));
             }
         }
-        for (name, d) in needs::listener_filters(config) {
-            if self.want_filter(name, &d.source.from) && d.warm {
-                needs.push((Need::Filter(d.source.from.clone(), name.to_owned()), Self::deadline(&d.source, now)));
+        for wanted in needs::listener_filters(config) {
+            let from = &wanted.source.from;
+            if self.want_filter(wanted.layer, wanted.name, from) && wanted.warm {
+                let need = Need::Filter(from.clone(), wanted.name.to_owned());
+                needs.push((need, Self::deadline(wanted.source, now)));
             }
         }
         for (name, source) in needs::listener_secrets(config) {

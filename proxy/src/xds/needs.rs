@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::files;
+use super::filters::Layer;
 use crate::config::{
     Cluster, ClusterSpecifier, ConfigError, ConfigSource, Discovery, DownstreamTransport, ExtensionDiscovery,
-    HttpFilterKind, Listener, Mirror, NetworkFilterKind, PerFilterConfig, Rds, RouteConfig, RouteKind, SdsConfig,
-    SdsSource, TcpCluster, UpstreamTransport,
+    HttpFilterKind, Listener, ListenerFilterKind, Mirror, NetworkFilterKind, PerFilterConfig, Rds, RouteConfig,
+    RouteKind, SdsConfig, SdsSource, TcpCluster, UpstreamTransport,
 };
 
 /// Discovered secrets of a cluster.
@@ -44,7 +45,7 @@ pub(super) fn check_listener(l: &Listener) -> Result<(), ConfigError> {
     let check =
         |source: &ConfigSource, field: &str| files::check(&source.from).map_err(|e| ConfigError::at(field, e.reason));
     listener_routes(l).into_iter().try_for_each(|rds| check(&rds.source, "rds.config_source"))?;
-    listener_filters(l).try_for_each(|(_, d)| check(&d.source, "config_discovery.config_source"))
+    listener_filters(l).try_for_each(|wanted| check(wanted.source, "config_discovery.config_source"))
 }
 
 /// Discovered secrets of a listener.
@@ -75,14 +76,38 @@ pub(super) fn listener_routes(l: &Listener) -> Vec<&Rds> {
         .collect()
 }
 
-/// Discovered filters of a listener, by name.
-pub(super) fn listener_filters(l: &Listener) -> impl Iterator<Item = (&str, &ExtensionDiscovery)> {
-    let filters = l.filter_chains.iter().chain(&l.default_filter_chain).flat_map(|c| &c.filters);
-    let http = filters.filter_map(|f| if let NetworkFilterKind::Http(h) = &f.kind { Some(h) } else { None });
-    http.flat_map(|h| &h.filters).filter_map(|f| match &f.kind {
-        HttpFilterKind::Discovered(d) => Some((&*f.name, &**d)),
+/// A discovered filter of a listener.
+pub(super) struct WantedFilter<'a> {
+    pub(super) layer: Layer,
+    pub(super) name: &'a str,
+    pub(super) source: &'a ConfigSource,
+    /// The listener waits for it.
+    pub(super) warm: bool,
+}
+
+impl<'a> WantedFilter<'a> {
+    fn new<K>(layer: Layer, name: &'a str, d: &'a ExtensionDiscovery<K>) -> Self {
+        WantedFilter { layer, name, source: &d.source, warm: d.warm }
+    }
+}
+
+/// Discovered filters of a listener.
+pub(super) fn listener_filters(l: &Listener) -> impl Iterator<Item = WantedFilter<'_>> {
+    let own = l.listener_filters.iter().filter_map(|f| match &f.kind {
+        ListenerFilterKind::Discovered(d) => Some(WantedFilter::new(Layer::Listener, &f.name, d)),
         _ => None,
-    })
+    });
+    let filters = || l.filter_chains.iter().chain(&l.default_filter_chain).flat_map(|c| &c.filters);
+    let network = filters().filter_map(|f| match &f.kind {
+        NetworkFilterKind::Discovered(d) => Some(WantedFilter::new(Layer::Network, &f.name, d)),
+        _ => None,
+    });
+    let http = filters().filter_map(|f| if let NetworkFilterKind::Http(h) = &f.kind { Some(h) } else { None });
+    let http = http.flat_map(|h| &h.filters).filter_map(|f| match &f.kind {
+        HttpFilterKind::Discovered(d) => Some(WantedFilter::new(Layer::Http, &f.name, d)),
+        _ => None,
+    });
+    own.chain(network).chain(http)
 }
 
 /// Who delivers on demand what requests of a listener need.

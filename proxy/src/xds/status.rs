@@ -40,7 +40,7 @@ pub(super) fn of(state: &State) -> ClientStatus {
     for layer in layers {
         add(Kind::Runtime, &layer.1, runtime.loaded.get(layer), runtime.errors.get(layer));
     }
-    for ((_, name), e) in &state.filters.all {
+    for ((_, name, _), e) in &state.filters.all {
         add(Kind::Extension, name, e.active.as_ref(), e.error.as_ref());
     }
     let known: BTreeSet<_> = all.iter().map(|r| (r.type_url, r.name.clone())).collect();

@@ -111,7 +111,7 @@ impl World {
         assert_eq!(kept, services, "endpoints are kept for as long as they are used");
         let asked: BTreeSet<_> = self.mux().names(Kind::Endpoints).map(str::to_owned).collect();
         assert_eq!(asked, services, "and asked for");
-        let wanted: BTreeSet<_> = self.state.filters.all.keys().map(|(_, name)| name.clone()).collect();
+        let wanted: BTreeSet<_> = self.state.filters.all.keys().map(|(_, name, _)| name.clone()).collect();
         let asked: BTreeSet<_> = self.mux().names(Kind::Extension).map(str::to_owned).collect();
         assert_eq!(asked, wanted, "filters are asked for as long as they are used");
         for (name, entry) in &self.state.listeners.all {
@@ -150,6 +150,9 @@ fn endpoints(random: &mut StdRng, name: &str) -> Value {
     json!({ "cluster_name": name, "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": address } }] }] })
 }
 
+const SNI_CLUSTER: &str = "envoy.extensions.filters.network.sni_cluster.v3.SniCluster";
+const INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+
 fn listener(random: &mut StdRng, name: &str, port: u16) -> Value {
     let typed = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
     let router = json!({ "name": "router", "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" } });
@@ -166,17 +169,28 @@ fn listener(random: &mut StdRng, name: &str, port: u16) -> Value {
         "rds": { "route_config_name": routes, "config_source": { "ads": {} } },
         "http_filters": filters,
     });
+    // The same names as HTTP filters: each layer takes what is of its kind, and refuses the rest.
+    let mut by_discovery = |ty: &str| {
+        let source = json!({ "config_source": { "ads": {} }, "type_urls": [format!("type.googleapis.com/{ty}")] });
+        let one = json!({ "name": format!("f{}", random.random_range(0..2)), "config_discovery": source });
+        random.random_bool(0.3).then_some(one)
+    };
+    let own: Vec<_> = by_discovery(INSPECTOR).into_iter().collect();
+    let mut network: Vec<_> = by_discovery(SNI_CLUSTER).into_iter().collect();
+    network.push(json!({ "name": "hcm", "typed_config": manager }));
     json!({
         "name": name,
         "address": { "socket_address": { "address": "127.0.0.1", "port_value": port } },
-        "filter_chains": [{ "filters": [{ "name": "hcm", "typed_config": manager }] }],
+        "listener_filters": own,
+        "filter_chains": [{ "filters": network }],
     })
 }
 
 /// A filter that is refused now and then: by its rules, or because it is of another type than wanted.
 fn filter(random: &mut StdRng, name: &str) -> Value {
-    let types = ["buffer.v3.Buffer", "cors.v3.Cors"];
-    let ty = format!("type.googleapis.com/envoy.extensions.filters.http.{}", types[random.random_range(0..2)]);
+    let http = |ty: &str| format!("envoy.extensions.filters.http.{ty}");
+    let types = [http("buffer.v3.Buffer"), http("cors.v3.Cors"), SNI_CLUSTER.to_owned(), INSPECTOR.to_owned()];
+    let ty = format!("type.googleapis.com/{}", types[random.random_range(0..types.len())]);
     let mut config = json!({ "@type": ty });
     if ty.ends_with("Buffer") {
         config["max_request_bytes"] = json!(random.random_range(0..3));

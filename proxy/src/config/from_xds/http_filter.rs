@@ -9,11 +9,10 @@ use weft_proto::pb::envoy::extensions::filters::http::{
 };
 use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
-use weft_proto::schema::type_url_name;
-
-use super::ctx::{Ctx, Out, Shared, type_name};
+use super::ctx::{Ctx, Out, type_name};
+use super::extension::{self, Family};
 use super::network_filter::terminal_last;
-use super::{Environment, access_log, fault, headers, matcher, source, value};
+use super::{access_log, fault, headers, matcher, source, value};
 use crate::config::{
     AppendAction, ConfigError, Extension, ExtensionDiscovery, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter,
     HttpFilter, HttpFilterKind, OnDemandClusters, PerMillion, QueryMutation, RouterFilter,
@@ -74,64 +73,21 @@ pub(super) fn chain(
     Ok(converted.into_iter().flatten().collect())
 }
 
+/// HTTP filters, for what is discovered.
+const FAMILY: Family<HttpFilterKind> = Family { known: &KNOWN, convert: kind };
+
 /// Whether a filter may stand where its configuration is discovered for, in Envoy's words.
 ///
 /// # Errors
 /// Why it may not.
 pub fn fits(d: &ExtensionDiscovery, name: &str, found: &Extension) -> Result<(), ConfigError> {
-    let environment = Environment::default();
-    let shared = Shared::new(&environment);
-    let c = Ctx::root(&shared);
-    let allowed = d.types.contains(&found.type_name);
     let (kind, terminal) = extension(&found.kind);
-    let fits = c
-        .ensure(allowed, || {
-            format!("Error: filter config has type URL {} but expect {}.", found.type_name, d.types.join(", "))
-        })
-        .and_then(|()| terminal_last(&c, name, kind, "http", terminal, d.last));
-    match fits {
-        Ok(()) => Ok(()),
-        Err(_) => Err(shared.into_findings().errors.pop().unwrap_or_else(|| ConfigError::at("", "does not fit"))),
-    }
+    extension::fits(d, name, found, Some((kind, terminal, "http")))
 }
 
 /// A discovered configuration.
 pub(super) fn discovered(c: &Ctx<'_>, t: &core::TypedExtensionConfig) -> Out<Extension> {
-    let c = c.field("typed_config");
-    let Some(any) = &t.typed_config else { return c.refuse("value is required") };
-    let kind = match kind(&c, any) {
-        Some(kind) => kind?,
-        None => return c.unknown_extension(&t.name, Some(any)),
-    };
-    Ok(Extension { type_name: type_name(any).into_owned(), kind })
-}
-
-fn discovery(c: &Ctx<'_>, name: &str, d: &core::ExtensionConfigSource) -> Out<ExtensionDiscovery> {
-    let source = c.required("config_source", &d.config_source, source::config_source);
-    let types = c.each("type_urls", &d.type_urls, |c, url| {
-        let name = type_url_name(url);
-        c.ensure(KNOWN.contains(&name), || format!("Error: no factory found for a required type URL {name}."))?;
-        Ok(name.to_owned())
-    })?;
-    c.field("type_urls").ensure(!types.is_empty(), || "value must contain at least 1 item(s)".into())?;
-    let default = c.opt("default_config", &d.default_config, |c, any| {
-        let found = type_name(any);
-        let Some(kind) = kind(c, any) else {
-            return c.refuse(format!(
-                "Error: cannot find filter factory {name} for default filter configuration with type URL {found}."
-            ));
-        };
-        c.ensure(types.iter().any(|t| **t == *found), || {
-            format!("Error: filter config has type URL {found} but expect {}.", types.join(", "))
-        })?;
-        kind
-    });
-    let (source, default) = (source?, default?);
-    let warm = !d.apply_default_config_without_warming;
-    c.field("apply_default_config_without_warming").ensure(warm || default.is_some(), || {
-        format!("Error: filter config {name} applied without warming but has no default config.")
-    })?;
-    Ok(ExtensionDiscovery { source, default, warm, types, last: false })
+    extension::discovered(c, t, &FAMILY)
 }
 
 /// The name Envoy registers a filter by, and whether it ends a chain.
@@ -157,7 +113,12 @@ fn filter(c: &Ctx<'_>, f: &pb::HttpFilter) -> Out<Option<HttpFilter>> {
     let name = c.non_empty("name", &f.name)?;
     let any = match &f.config_type {
         Some(T::ConfigDiscovery(d)) => {
-            let kind = HttpFilterKind::Discovered(Box::new(discovery(&c.field("config_discovery"), &name, d)?));
+            let kind = HttpFilterKind::Discovered(Box::new(extension::discovery(
+                &c.field("config_discovery"),
+                &name,
+                d,
+                &FAMILY,
+            )?));
             return Ok(Some(HttpFilter { name, disabled: f.disabled, kind }));
         }
         Some(T::TypedConfig(any)) => Some(any),
@@ -345,6 +306,8 @@ mod tests {
     use weft_proto::pb::google::protobuf::Any;
 
     use super::*;
+    use crate::config::from_xds::Environment;
+    use crate::config::from_xds::ctx::Shared;
 
     #[test]
     fn every_known_filter_is_converted() {

@@ -1,14 +1,20 @@
 //! Listener filters.
 
+use weft_proto::pb::envoy::config::core::v3 as core;
 use weft_proto::pb::envoy::config::listener::v3 as pb;
 use weft_proto::pb::envoy::extensions::filters::listener::proxy_protocol::v3::{
     self as proxy_protocol, proxy_protocol as inner,
 };
 use weft_proto::pb::envoy::extensions::filters::listener::tls_inspector::v3 as tls_inspector;
+use weft_proto::pb::google::protobuf::Any;
 
 use super::ctx::{Ctx, Out, type_name};
+use super::extension::{self, Family};
 use super::{transport, value};
-use crate::config::{FilterChainPredicate, ListenerFilter, ListenerFilterKind, ProxyProtocolIn, ProxyProtocolRule};
+use crate::config::{
+    ConfigError, Extension, ExtensionDiscovery, FilterChainPredicate, ListenerFilter, ListenerFilterKind,
+    ProxyProtocolIn, ProxyProtocolRule,
+};
 
 /// Envoy's largest ClientHello, and BoringSSL's.
 const MAX_CLIENT_HELLO: u32 = 16 << 10;
@@ -25,19 +31,59 @@ fn kind(c: &Ctx<'_>, f: &pb::ListenerFilter) -> Out<ListenerFilterKind> {
     use pb::listener_filter::ConfigType as T;
     let any = match &f.config_type {
         None => return c.unknown_extension(&f.name, None),
-        Some(T::ConfigDiscovery(_)) => return c.field("config_discovery").unsupported("extension discovery"),
+        Some(T::ConfigDiscovery(d)) => {
+            let d = extension::discovery(&c.field("config_discovery"), &f.name, d, &FAMILY)?;
+            return Ok(ListenerFilterKind::Discovered(Box::new(d)));
+        }
         Some(T::TypedConfig(any)) => any,
     };
     let c = c.field("typed_config");
-    match &*type_name(any) {
-        "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => tls_inspector(&c, &c.unpack(any)?),
-        "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => Ok(ListenerFilterKind::HttpInspector),
-        "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => Ok(ListenerFilterKind::OriginalDst),
-        "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
-            Ok(ListenerFilterKind::ProxyProtocol(proxy_protocol(&c, &c.unpack(any)?)?))
-        }
-        _ => c.unknown_extension(&f.name, Some(any)),
-    }
+    convert(&c, any).unwrap_or_else(|| c.unknown_extension(&f.name, Some(any)))
+}
+
+/// Listener filters, for what is discovered.
+const FAMILY: Family<ListenerFilterKind> = Family { known: &KNOWN, convert };
+
+/// Filters that there are, by the full name of their message.
+const KNOWN: [&str; 4] = [
+    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
+    "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
+    "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+];
+
+/// `None`: nobody here implements it.
+fn convert(c: &Ctx<'_>, any: &Any) -> Option<Out<ListenerFilterKind>> {
+    let [tls, http, original, proxy] = KNOWN;
+    let name = type_name(any);
+    Some(if name == tls {
+        c.unpack(any).and_then(|t| tls_inspector(c, &t))
+    } else if name == http {
+        Ok(ListenerFilterKind::HttpInspector)
+    } else if name == original {
+        Ok(ListenerFilterKind::OriginalDst)
+    } else if name == proxy {
+        c.unpack(any).and_then(|p| proxy_protocol(c, &p)).map(ListenerFilterKind::ProxyProtocol)
+    } else {
+        return None;
+    })
+}
+
+/// A discovered configuration.
+pub(super) fn discovered(c: &Ctx<'_>, t: &core::TypedExtensionConfig) -> Out<Extension<ListenerFilterKind>> {
+    extension::discovered(c, t, &FAMILY)
+}
+
+/// Whether a filter may stand where its configuration is discovered for, in Envoy's words.
+///
+/// # Errors
+/// Why it may not.
+pub fn fits(
+    d: &ExtensionDiscovery<ListenerFilterKind>,
+    name: &str,
+    found: &Extension<ListenerFilterKind>,
+) -> Result<(), ConfigError> {
+    extension::fits(d, name, found, None)
 }
 
 fn tls_inspector(c: &Ctx<'_>, t: &tls_inspector::TlsInspector) -> Out<ListenerFilterKind> {
@@ -112,5 +158,23 @@ fn port_range(start: i32, end: i32) -> FilterChainPredicate {
         (Ok(from), Err(_)) if from > 0 => P::Not(Box::new(P::DestinationPort(0, from))),
         (Ok(_), Err(_)) => P::Any,
         _ => P::Not(Box::new(P::Any)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_xds::Environment;
+    use crate::config::from_xds::ctx::Shared;
+
+    #[test]
+    fn every_known_filter_is_converted() {
+        let environment = Environment::default();
+        let shared = Shared::new(&environment);
+        let c = Ctx::root(&shared);
+        for name in KNOWN {
+            let any = Any { type_url: format!("type.googleapis.com/{name}"), value: Vec::new() };
+            assert!(convert(&c, &any).is_some(), "{name}");
+        }
     }
 }

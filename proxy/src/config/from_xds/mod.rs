@@ -16,6 +16,7 @@ mod cors;
 mod ctx;
 mod discovery;
 mod endpoint;
+mod extension;
 mod fault;
 mod filter_chain;
 mod filter_chain_match;
@@ -68,9 +69,11 @@ use weft_proto::pb::envoy::service::runtime::v3::Runtime as PbRuntime;
 
 use self::ctx::{Ctx, Findings, Out, Shared};
 pub use self::http_filter::fits as extension_fits;
+pub use self::listener_filter::fits as listener_filter_fits;
+pub use self::network_filter::fits as network_filter_fits;
 use super::{
-    Bootstrap, Cluster, ConfigError, Extension, Listener, LoadAssignment, RouteConfig, RuntimeValues, Secret,
-    VirtualHost,
+    Bootstrap, Cluster, ConfigError, Extension, Listener, ListenerFilterKind, LoadAssignment, NetworkFilterKind,
+    RouteConfig, RuntimeValues, Secret, VirtualHost,
 };
 
 /// What a conversion knows of its surroundings.
@@ -239,6 +242,28 @@ pub fn runtime(r: &PbRuntime, env: &Environment) -> Result<Converted<RuntimeValu
 /// Every problem found, each with its field path.
 pub fn extension(t: &PbExtension, env: &Environment) -> Result<Converted<Extension>, Rejected> {
     run(env, &t.name, |c| http_filter::discovered(c, t))
+}
+
+/// Converts a discovered configuration of a network filter.
+///
+/// # Errors
+/// Every problem found, each with its field path.
+pub fn network_extension(
+    t: &PbExtension,
+    env: &Environment,
+) -> Result<Converted<Extension<NetworkFilterKind>>, Rejected> {
+    run(env, &t.name, |c| network_filter::discovered(c, t))
+}
+
+/// Converts a discovered configuration of a listener filter.
+///
+/// # Errors
+/// Every problem found, each with its field path.
+pub fn listener_extension(
+    t: &PbExtension,
+    env: &Environment,
+) -> Result<Converted<Extension<ListenerFilterKind>>, Rejected> {
+    run(env, &t.name, |c| listener_filter::discovered(c, t))
 }
 
 fn run<T>(

@@ -27,7 +27,7 @@ pub(super) fn missing(mut ctx: Box<StreamCtx>) -> Flow {
     Flow::Answer(local_reply::make(ctx, StatusCode::INTERNAL_SERVER_ERROR, "", "filter_config_not_found"))
 }
 
-/// `extension_config_discovery.http_filter.<name>.*`
+/// `extension_config_discovery.<kind of filter>.<name>.*`
 pub struct ExtensionStats {
     /// Of the subscription.
     pub updates: UpdateStats,
@@ -35,13 +35,14 @@ pub struct ExtensionStats {
     pub reload: Counter,
     /// Updates refused, and first answers that did not come in time.
     pub fail: Counter,
-    /// Connection managers that came when the version in force did not fit them.
+    /// Those that wanted it and came when the version in force did not fit them.
     pub conflict: Counter,
 }
 
 impl ExtensionStats {
-    fn new(root: &Scope, name: &str) -> Self {
-        let scope = root.scope("extension_config_discovery").scope("http_filter").scope(name);
+    /// Stats of a filter; `kind` is Envoy's word for what it is.
+    pub fn new(root: &Scope, kind: &str, name: &str) -> Self {
+        let scope = root.scope("extension_config_discovery").scope(kind).scope(name);
         ExtensionStats {
             reload: scope.counter("config_reload"),
             fail: scope.counter("config_fail"),
@@ -64,7 +65,7 @@ struct Entry {
 
 impl Entry {
     fn new(name: &str, parts: &Parts) -> Entry {
-        let stats = Arc::new(ExtensionStats::new(&parts.stats.root(), name));
+        let stats = Arc::new(ExtensionStats::new(&parts.stats.root(), "http_filter", name));
         Entry { config: None, managers: Vec::new(), stats }
     }
 }

@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
@@ -25,7 +27,10 @@ use self::client_hello::NotTls;
 use self::http_inspector::HttpInspector;
 use self::proxy_protocol::HeaderError;
 use self::stats::{HttpInspectorStats, ProxyProtocolStats, TlsInspectorStats};
-use crate::config::{self, FilterChainPredicate, ListenerFilterKind, ProxyProtocolIn};
+use super::discovered::Wants;
+use crate::app::Parts;
+use crate::config::from_xds::listener_filter_fits;
+use crate::config::{self, ConfigError, Extension, FilterChainPredicate, ListenerFilterKind, ProxyProtocolIn, Source};
 use crate::stats::{Counter, Gauge, Scope};
 use crate::stream_info::PeerAddr;
 use crate::transport::Stream;
@@ -70,6 +75,9 @@ pub enum ListenerFilterError {
     /// Time ran out, and the listener does not go on then.
     #[error("the listener filters timed out")]
     Timeout,
+    /// A discovered filter has no configuration.
+    #[error("a listener filter has no configuration")]
+    Missing,
     /// A filter refused it.
     #[error("refused by the listener filter {0}")]
     Refused(&'static str),
@@ -78,7 +86,11 @@ pub enum ListenerFilterError {
 /// The filters of a listener, compiled.
 #[derive(Debug)]
 pub struct ListenerFilters {
-    filters: Vec<Filter>,
+    /// Absent while a discovered one has no configuration. A connection keeps those it began with.
+    filters: ArcSwapOption<Vec<Arc<Filter>>>,
+    /// The same as they stand in the configuration, where some are discovered.
+    discovered: Option<Box<Slots>>,
+    missing: Counter,
     timeout: Option<Duration>,
     continue_on_timeout: bool,
     timeouts: Counter,
@@ -86,6 +98,18 @@ pub struct ListenerFilters {
     errors: Counter,
     active: Gauge,
 }
+
+/// Filters as they stand in the configuration, and what each of them is now.
+#[derive(Debug)]
+struct Slots {
+    config: Vec<config::ListenerFilter>,
+    now: Mutex<Vec<Option<Arc<Filter>>>>,
+    /// Of the server's stats.
+    root: Scope,
+}
+
+/// Filters of another version, by place.
+pub struct Next(Vec<(usize, Option<Arc<Filter>>)>);
 
 #[derive(Debug)]
 struct Filter {
@@ -113,23 +137,17 @@ impl ListenerFilters {
     /// Compiles a listener's filters. `listener` is the scope of the listener's stats, `root` that of the server: inspectors
     /// count for all listeners together, as in Envoy.
     pub fn new(config: &config::Listener, listener: &Scope, root: &Scope) -> Self {
-        let filters = config.listener_filters.iter().map(|f| Filter {
-            kind: match &f.kind {
-                ListenerFilterKind::TlsInspector { max_client_hello_size, close_on_error } => Kind::Tls {
-                    max: *max_client_hello_size,
-                    close_on_error: *close_on_error,
-                    stats: TlsInspectorStats::new(root),
-                },
-                ListenerFilterKind::HttpInspector => Kind::Http(HttpInspectorStats::new(root)),
-                ListenerFilterKind::OriginalDst => Kind::OriginalDst,
-                ListenerFilterKind::ProxyProtocol(p) => {
-                    Kind::Proxy { config: p.clone(), stats: ProxyProtocolStats::new(root, &p.stat_prefix) }
-                }
-            },
-            disabled: f.disabled.clone(),
+        let filters: Vec<_> = config.listener_filters.iter().map(|f| Filter::of(f, None, root)).collect();
+        let is_discovered = |f: &config::ListenerFilter| matches!(f.kind, ListenerFilterKind::Discovered(_));
+        let current = filters.iter().cloned().collect::<Option<Vec<_>>>().map(Arc::new);
+        let discovered = config.listener_filters.iter().any(is_discovered).then(|| {
+            let config = config.listener_filters.clone();
+            Box::new(Slots { config, now: Mutex::new(filters), root: root.clone() })
         });
         ListenerFilters {
-            filters: filters.collect(),
+            filters: ArcSwapOption::from(current),
+            discovered,
+            missing: listener.counter("extension_config_missing"),
             timeout: config.listener_filters_timeout,
             continue_on_timeout: config.continue_on_listener_filters_timeout,
             timeouts: listener.counter("downstream_pre_cx_timeout"),
@@ -141,7 +159,7 @@ impl ListenerFilters {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.filters.is_empty()
+        self.filters.load().as_ref().is_some_and(|filters| filters.is_empty())
     }
 
     /// Runs the filters in order. What they read and did not consume is in front of the stream returned.
@@ -152,6 +170,11 @@ impl ListenerFilters {
     /// # Cancel safety
     /// None: the stream is dropped.
     pub async fn run(&self, mut stream: Stream) -> Result<(Stream, Detected), ListenerFilterError> {
+        let Some(filters) = self.filters.load_full() else {
+            self.missing.inc();
+            stream.reset_if_unread();
+            return Err(ListenerFilterError::Missing);
+        };
         let mut run = Run {
             buffer: BytesMut::new(),
             at: 0,
@@ -161,8 +184,8 @@ impl ListenerFilters {
         };
         self.active.inc();
         let result = match self.timeout {
-            Some(limit) => tokio::time::timeout(limit, run.advance(self, &mut stream)).await,
-            None => Ok(run.advance(self, &mut stream).await),
+            Some(limit) => tokio::time::timeout(limit, run.advance(&filters, &mut stream)).await,
+            None => Ok(run.advance(&filters, &mut stream).await),
         };
         self.active.dec();
         let result = result.unwrap_or_else(|_| {
@@ -176,7 +199,7 @@ impl ListenerFilters {
                 match &error {
                     ListenerFilterError::RemoteClosed => self.remote_closed.inc(),
                     ListenerFilterError::Io(_) => self.errors.inc(),
-                    ListenerFilterError::Timeout | ListenerFilterError::Refused(_) => {}
+                    ListenerFilterError::Timeout | ListenerFilterError::Refused(_) | ListenerFilterError::Missing => {}
                 }
                 // Envoy only peeked, and closes a socket with unread bytes.
                 if !run.buffer.is_empty() {
@@ -185,6 +208,79 @@ impl ListenerFilters {
                 Err(error)
             }
         }
+    }
+}
+
+impl Filter {
+    /// A filter, `found` in place of a discovered one; `None`: there is none.
+    fn of(f: &config::ListenerFilter, found: Option<&ListenerFilterKind>, root: &Scope) -> Option<Arc<Filter>> {
+        let kind = match &f.kind {
+            ListenerFilterKind::Discovered(d) => found.or(d.default.as_ref())?,
+            kind => kind,
+        };
+        let kind = match kind {
+            ListenerFilterKind::TlsInspector { max_client_hello_size, close_on_error } => Kind::Tls {
+                max: *max_client_hello_size,
+                close_on_error: *close_on_error,
+                stats: TlsInspectorStats::new(root),
+            },
+            ListenerFilterKind::HttpInspector => Kind::Http(HttpInspectorStats::new(root)),
+            ListenerFilterKind::OriginalDst => Kind::OriginalDst,
+            ListenerFilterKind::ProxyProtocol(p) => {
+                Kind::Proxy { config: p.clone(), stats: ProxyProtocolStats::new(root, &p.stat_prefix) }
+            }
+            // None is within another.
+            ListenerFilterKind::Discovered(_) => return None,
+        };
+        Some(Arc::new(Filter { kind, disabled: f.disabled.clone() }))
+    }
+}
+
+impl Wants for ListenerFilters {
+    type Kind = ListenerFilterKind;
+    type Next = Next;
+    const STATS: &'static str = "tcp_listener_filter";
+
+    fn wants(&self) -> Vec<(String, Source)> {
+        let filters = self.discovered.iter().flat_map(|slots| &slots.config);
+        let wanted = filters.filter_map(|f| match &f.kind {
+            ListenerFilterKind::Discovered(d) => Some((f.name.clone(), d.source.from.clone())),
+            _ => None,
+        });
+        wanted.collect()
+    }
+
+    fn next(
+        &self,
+        from: &Source,
+        name: &str,
+        config: Option<&Extension<ListenerFilterKind>>,
+        _parts: &Parts,
+    ) -> Result<Self::Next, ConfigError> {
+        let mut next = Vec::new();
+        let Some(slots) = &self.discovered else { return Ok(Next(next)) };
+        for (place, f) in slots.config.iter().enumerate() {
+            let ListenerFilterKind::Discovered(d) = &f.kind else { continue };
+            if f.name != name || d.source.from != *from {
+                continue;
+            }
+            if let Some(found) = config {
+                listener_filter_fits(d, name, found)?;
+            }
+            next.push((place, Filter::of(f, config.map(|found| &found.kind), &slots.root)));
+        }
+        Ok(Next(next))
+    }
+
+    fn set(&self, next: Self::Next) {
+        let Some(slots) = &self.discovered else { return };
+        let mut now = slots.now.lock();
+        for (place, filter) in next.0 {
+            if let Some(slot) = now.get_mut(place) {
+                *slot = filter;
+            }
+        }
+        self.filters.store(now.iter().cloned().collect::<Option<Vec<_>>>().map(Arc::new));
     }
 }
 
@@ -200,8 +296,8 @@ struct Run {
 }
 
 impl Run {
-    async fn advance(&mut self, filters: &ListenerFilters, stream: &mut Stream) -> Result<(), ListenerFilterError> {
-        while let Some(filter) = filters.filters.get(self.at) {
+    async fn advance(&mut self, filters: &[Arc<Filter>], stream: &mut Stream) -> Result<(), ListenerFilterError> {
+        while let Some(filter) = filters.get(self.at) {
             if self.buffer.len() >= self.need {
                 match self.step(filter, stream)? {
                     Step::Done(consumed) => {

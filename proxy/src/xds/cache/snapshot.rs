@@ -96,7 +96,7 @@ impl State {
         for ((source, name), loaded) in &self.runtime.loaded {
             add(source, Kind::Runtime, name, loaded);
         }
-        for ((source, name), entry) in &self.filters.all {
+        for ((source, name, _), entry) in &self.filters.all {
             entry.active.iter().for_each(|loaded| add(source, Kind::Extension, name, loaded));
         }
         for vhds in self.routes.all.values().filter_map(|entry| entry.vhds.as_ref()) {

@@ -187,8 +187,10 @@ async fn filters_can_be_disabled_by_port() {
         (And(vec![Any, DestinationPort(1, 65_535)]), true),
         (Or(vec![DestinationPort(1, 2), DestinationPort(2, 3)]), false),
     ] {
-        let mut f = fixture(vec![proxy(), tls()], false);
-        f.filters.filters[1].disabled = Some(predicate.clone());
+        let mut config = listener(vec![proxy(), tls()], false);
+        config.listener_filters[1].disabled = Some(predicate.clone());
+        let scope = Store::new(1, &StatsConfig::default()).root();
+        let f = Fixture { filters: ListenerFilters::new(&config, &scope.scope("listener"), &scope), scope };
         let (mut peer, ours) = tokio::io::duplex(1 << 16);
         let all = [&v2_ip4(&[])[..], &client_hello(None, &[])].concat();
         send(&mut peer, &[&all]).await;
