@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use anyhow::{Context, Result, ensure};
 use weft_tests::ads::{CDS, EDS, LDS, RDS, SDS, Seen};
 use weft_tests::client::fetch;
-use weft_tests::scene::{Scene, play_weft};
+use weft_tests::scene::{Scene, Variant, play_weft};
 use weft_tests::wait::{PATIENCE, eventually};
 
 use crate::basics::{BOTH, serving};
+use crate::on_demand::{CLUSTERS, to_cluster, with_clusters};
 use crate::secrets::{certificate, secret, tls_listener};
-use crate::yaml::{eds, endpoints, rds_listener, routes};
+use crate::yaml::{eds, endpoints, fixed, rds_listener, routes};
 
 const CACHE: &[&str] = &["--xds-cache", "{{dir}}/cache"];
 const NOT_USED: &str = "the cached configuration is not used";
@@ -176,6 +177,28 @@ fn a_silent_server_is_answered_for() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+#[test]
+fn what_came_on_demand_is_there_when_it_is_demanded_again() -> Result<()> {
+    play_weft("on demand from the cache", Variant::Delta, CACHE, |mut scene| async move {
+        with_clusters(&mut scene, CLUSTERS).await?;
+        scene.serve(CDS, "2", &[&fixed("c", "c", ""), &fixed("b", "b", "")])?;
+        ensure!(to_cluster(&scene, "c").await?.starts_with("200"));
+        both_end(&mut scene).await?;
+        let before = scene.plane.opened();
+        scene.world.again()?;
+        scene.ready().await?;
+        for cluster in ["c", "b"] {
+            let answer = to_cluster(&scene, cluster).await?;
+            ensure!(answer.starts_with("200"), "{cluster}: {answer}; {}", scene.world.proxy.log_tail());
+        }
+        scene.plane.restart().await?;
+        let clusters = first(&scene, before, CDS).await?;
+        let held: Vec<_> = clusters.initial.keys().map(String::as_str).collect();
+        ensure!(held == ["b", "c"], "{clusters:?}");
+        Ok(scene)
+    })
 }
 
 #[test]

@@ -40,7 +40,7 @@ async fn ask(scene: &Scene, host: &str, lines: &str, body: &str) -> Result<Strin
     Ok(format!("{} {}", answer.status(), String::from_utf8_lossy(&answer.body)))
 }
 
-async fn to_cluster(scene: &Scene, name: &str) -> Result<String> {
+pub(crate) async fn to_cluster(scene: &Scene, name: &str) -> Result<String> {
     ask(scene, "example.com", &format!("x-cluster: {name}\r\n"), "").await
 }
 
@@ -67,7 +67,7 @@ fn gone(scene: &Scene, type_url: &str, name: &str) {
     scene.plane.message(&response.encode_to_vec());
 }
 
-async fn with_clusters(scene: &mut Scene, fields: &str) -> Result<()> {
+pub(crate) async fn with_clusters(scene: &mut Scene, fields: &str) -> Result<()> {
     scene.serve(CDS, "1", &[])?;
     scene.serve(LDS, "1", &[&on_demand(&listener("l", "l1", &by_header("")), fields)])?;
     scene.ready().await?;
