@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -7,6 +9,7 @@ use weft_proto::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use weft_proto::pb::envoy::service::discovery::v3::{
     self as pb, DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
+use weft_proto::pb::google::protobuf::Any;
 
 use super::*;
 
