@@ -85,7 +85,8 @@ pub(super) fn add(state: &State, dump: &mut ConfigDump) {
 
 /// Encoded routes with their discovered hosts: a message is continued by appending fields.
 fn with_hosts(routes: &[u8], vhds: &Vhds) -> Bytes {
-    let hosts = vhds.hosts.values().filter_map(|host| VirtualHost::decode(&*host.loaded.bytes).ok());
+    let hosts = vhds.hosts.values().filter_map(|host| host.active.as_ref());
+    let hosts = hosts.filter_map(|version| VirtualHost::decode(&*version.loaded.bytes).ok());
     let more = RouteConfiguration { virtual_hosts: hosts.collect(), ..RouteConfiguration::default() };
     let mut whole = routes.to_vec();
     whole.extend(more.encode_to_vec());

@@ -274,7 +274,7 @@ impl State {
             let gone = self.routes.all.remove(&(from.clone(), name.clone()));
             self.sources.unwatch(&from, Kind::Routes, &name);
             if let Some(vhds) = gone.and_then(|entry| entry.vhds) {
-                self.unfollow_hosts(&vhds.source.from, &name);
+                self.unfollow_hosts(&(from, name), &vhds);
             }
         }
         self.forget_filters();

@@ -7,7 +7,7 @@ use super::filters::Layer;
 use crate::config::{
     Cluster, ClusterSpecifier, ConfigError, ConfigSource, Discovery, DownstreamTransport, ExtensionDiscovery,
     HttpFilterKind, Listener, ListenerFilterKind, Mirror, NetworkFilterKind, PerFilterConfig, Rds, RouteConfig,
-    RouteKind, SdsConfig, SdsSource, TcpCluster, UpstreamTransport,
+    RouteKind, SdsConfig, SdsSource, TcpCluster, UpstreamTransport, VirtualHost,
 };
 
 /// Discovered secrets of a cluster.
@@ -175,13 +175,18 @@ pub(super) fn listener_clusters(l: &Listener) -> BTreeSet<&str> {
 pub(super) fn route_clusters(r: &RouteConfig) -> BTreeSet<&str> {
     let mut out = BTreeSet::new();
     mirrors(&r.mirrors, &mut out);
-    for vhost in &r.virtual_hosts {
-        mirrors(&vhost.mirrors, &mut out);
-        for route in &vhost.routes {
-            if let RouteKind::Forward(action) = &route.action {
-                specifier(&action.cluster, &mut out);
-                mirrors(&action.mirrors, &mut out);
-            }
+    r.virtual_hosts.iter().for_each(|vhost| out.append(&mut host_clusters(vhost)));
+    out
+}
+
+/// Clusters that a virtual host names.
+pub(super) fn host_clusters(vhost: &VirtualHost) -> BTreeSet<&str> {
+    let mut out = BTreeSet::new();
+    mirrors(&vhost.mirrors, &mut out);
+    for route in &vhost.routes {
+        if let RouteKind::Forward(action) = &route.action {
+            specifier(&action.cluster, &mut out);
+            mirrors(&action.mirrors, &mut out);
         }
     }
     out

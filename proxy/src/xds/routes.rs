@@ -2,7 +2,7 @@
 //!
 //! A new version goes live once every cluster it names that is on its way is there ([`super::stale`]). Runs on: the control thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
@@ -83,11 +83,18 @@ impl State {
         for source in needs::route_demands(&checked.value) {
             self.check_demand(source)?;
         }
-        let whole = vhosts::whole(&checked.value, self.kept_hosts(&key, &checked.value))?;
-        self.parts.routes.check(from, &whole, &self.parts).map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
+        let kept = self.kept_hosts(&key, &checked.value);
+        if let Some(domain) = kept.and_then(|vhds| vhds.conflict_with(&checked.value)) {
+            return Err(vhosts::taken(&domain, &key.1));
+        }
+        let hosts = kept.map(Vhds::active).unwrap_or_default();
+        let compiled = self.parts.routes.check(from, &checked.value, &hosts, &self.parts);
+        compiled.map_err(|e| format!("{}: {}", e.field_path, e.reason))?;
         let in_force = self.routes.all.get(&key).is_some_and(|e| e.active.is_some());
-        let mut coming = self.coming(needs::route_clusters(&whole), in_force, now);
-        coming.extend(self.follow_hosts(&key, checked.value.vhds.as_ref(), now));
+        let clusters = hosts.values().flat_map(|host| needs::host_clusters(host));
+        let clusters: BTreeSet<_> = needs::route_clusters(&checked.value).into_iter().chain(clusters).collect();
+        let mut coming = self.coming(clusters, in_force, now);
+        coming.extend(self.follow_hosts(&key, &checked.value, now));
         let entry = self.routes.all.entry(key.clone()).or_default();
         entry.base = Some(checked.value.clone());
         entry.waiting = Some((loaded(resource, checked.ignored), checked.value));
@@ -102,8 +109,8 @@ impl State {
     pub(super) fn activate_routes(&mut self, from: &Source, name: &str, now: Instant) {
         let Some(entry) = self.routes.all.get_mut(&(from.clone(), name.to_owned())) else { return };
         let Some((loaded, config)) = entry.waiting.take() else { return };
-        let published = vhosts::whole(&config, entry.vhds.as_ref())
-            .and_then(|whole| self.parts.routes.publish(from, whole, &self.parts).map_err(|e| e.to_string()));
+        let hosts = entry.vhds.as_ref().map(Vhds::active).unwrap_or_default();
+        let published = self.parts.routes.publish(from, config, hosts, &self.parts).map_err(|e| e.to_string());
         match published {
             Ok(changed) => {
                 entry.active = Some(loaded);

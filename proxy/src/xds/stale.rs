@@ -69,11 +69,16 @@ impl State {
         let names = |key: &&(Source, String)| {
             let config = self.parts.routes.config(&key.0, &key.1);
             config.is_some_and(|config| needs::route_clusters(&config).contains(cluster))
+                || self.host_names(key, cluster)
         };
         let routes = self.routes.all.keys().filter(passing).filter(names);
         let until = |key| self.warming.deadline(&waiting(key)).map_or(now + PATIENCE, |at| at.max(now + PATIENCE));
         let mut users: Vec<_> =
             routes.map(|key| (Need::RoutesAnswer(key.0.clone(), key.1.clone()), until(key))).collect();
+        users.extend(self.passing_hosts(cluster).map(|(key, name)| {
+            let until = self.warming.deadline(&Item::Host(key.clone(), name.clone())).unwrap_or(now + PATIENCE);
+            (Need::HostInForce(key.clone(), name.clone()), until)
+        }));
         let names = |listener: &String| {
             let found = self.listeners.manager.find(listener);
             found.is_some_and(|(l, _)| needs::listener_clusters(&l.config).contains(cluster))
@@ -131,6 +136,10 @@ impl State {
         let serves = |item: &Item| match item {
             Item::Routes(from, name) => {
                 all.get(&(from.clone(), name.clone())).is_some_and(|entry| entry.active.is_some())
+            }
+            Item::Host(routes, name) => {
+                let hosts = all.get(routes).and_then(|entry| entry.vhds.as_ref()).map(|vhds| &vhds.hosts);
+                hosts.and_then(|hosts| hosts.get(name)).is_some_and(|host| host.active.is_some())
             }
             _ => false,
         };

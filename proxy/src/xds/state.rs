@@ -44,6 +44,8 @@ pub(super) enum Item {
     Listener(String),
     /// A route configuration.
     Routes(Source, String),
+    /// A discovered virtual host: its routes, its resource.
+    Host((Source, String), String),
     /// A first answer of a kind.
     First(Kind),
     /// A cluster, to be removed.
@@ -71,6 +73,8 @@ pub(super) enum Need {
     VirtualHosts(Source, String),
     /// Routes, answered since their stream came back.
     RoutesAnswer(Source, String),
+    /// The newest version of a discovered virtual host, in force.
+    HostInForce((Source, String), String),
     /// Listeners, answered since their stream came back.
     ListenersAnswer,
     /// A first answer of a kind.
@@ -257,6 +261,7 @@ impl State {
                 Item::Cluster(name) => self.activate_cluster(&name, now),
                 Item::Listener(name) => self.activate_listener(&name),
                 Item::Routes(from, name) => self.activate_routes(&from, &name, now),
+                Item::Host(routes, name) => self.activate_host(&routes, &name, now),
                 Item::Removal(name) => self.remove_cluster(&name, now),
                 Item::First(_) => {}
             }
@@ -418,6 +423,7 @@ impl State {
                 Item::Cluster(name) => format!("init manager Cluster {name}"),
                 Item::Listener(name) => format!("init manager Listener-local-init-manager {name}"),
                 Item::Routes(_, name) => format!("init manager RDS local-init-manager {name}"),
+                Item::Host(_, name) => format!("init manager VHDS {name}"),
                 Item::First(Kind::Runtime) => "init manager RTDS".to_owned(),
                 Item::First(_) => "init manager Server".to_owned(),
                 // It works as it is.
@@ -442,6 +448,7 @@ fn target(need: &Need) -> String {
         Need::Runtime(_, name) => format!("target RTDS {name}"),
         Need::VirtualHosts(_, name) => format!("target VhdsConfigSubscription {name}"),
         Need::Filter(_, name) => format!("target FilterConfigSubscription init {name}"),
+        Need::HostInForce(_, name) => format!("target VHDS {name}"),
         Need::RoutesAnswer(_, name) => format!("target RDS {name}"),
         Need::ListenersAnswer => "target LDS".to_owned(),
         Need::First(Kind::Cluster) => "target CDS".to_owned(),

@@ -28,7 +28,8 @@ pub(super) fn of(state: &State) -> ClientStatus {
         if let Some(vhds) = &e.vhds {
             let names: BTreeSet<_> = vhds.hosts.keys().chain(vhds.errors.keys()).collect();
             for name in names {
-                add(Kind::VirtualHost, name, vhds.hosts.get(name).map(|host| &host.loaded), vhds.errors.get(name));
+                let newest = vhds.hosts.get(name).and_then(|host| host.newest());
+                add(Kind::VirtualHost, name, newest.map(|version| &version.loaded), vhds.errors.get(name));
             }
         }
     }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use weft_proto::convert::convert;
 use weft_proto::document::{Document, Format};
 use weft_proto::pb::envoy::config::core::v3::Node;
-use weft_proto::pb::envoy::service::discovery::v3::DiscoveryResponse;
+use weft_proto::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 use weft_proto::pb::google::protobuf::Any;
 use weft_proto::schema::{MessageType, type_url_name};
 
@@ -23,9 +23,12 @@ use crate::listener::{DrainStyle, ListenerManager};
 
 const LIMIT: Duration = Duration::from_secs(15);
 
+mod vhosts;
+
 struct World {
     state: State,
     nonce: u64,
+    delta: bool,
 }
 
 fn any(kind: Kind, resource: &Value) -> Any {
@@ -39,9 +42,13 @@ fn any(kind: Kind, resource: &Value) -> Any {
 
 impl World {
     fn new() -> World {
+        World::speaking(false)
+    }
+
+    fn speaking(delta: bool) -> World {
         let parts = Arc::new(crate::cluster::fixture::parts(1));
         let ads = ApiConfigSource {
-            delta: false,
+            delta,
             target: GrpcTarget::Envoy { cluster: "plane".into(), authority: None },
             set_node_on_first_message_only: true,
             back_off_base: Duration::from_millis(500),
@@ -58,7 +65,7 @@ impl World {
         let sources = Sources::new(Node::default(), Some(ads));
         let mut state = State::new(parts, environment, false, dynamic, sources, manager, Vec::new());
         state.start(Instant::now());
-        let mut world = World { state, nonce: 0 };
+        let mut world = World { state, nonce: 0, delta };
         world.mux().connected();
         world
     }
@@ -74,17 +81,43 @@ impl World {
 
     /// The server sends resources; what the proxy answers, if it takes the response.
     fn send(&mut self, kind: Kind, resources: &[Value]) -> Option<Result<(), String>> {
+        self.tell(kind, resources, &[])
+    }
+
+    /// The server sends resources, and says that others are gone, where the protocol is delta.
+    fn tell(&mut self, kind: Kind, resources: &[Value], removed: &[&str]) -> Option<Result<(), String>> {
         self.flush();
         self.nonce += 1;
-        let response = DiscoveryResponse {
-            version_info: self.nonce.to_string(),
-            nonce: self.nonce.to_string(),
-            type_url: kind.type_url().to_owned(),
-            resources: resources.iter().map(|r| any(kind, r)).collect(),
-            ..DiscoveryResponse::default()
+        let version = self.nonce.to_string();
+        let response = if self.delta {
+            let name = |r: &Value| r["name"].as_str().or(r["cluster_name"].as_str()).unwrap_or_default().to_owned();
+            let resource = |r: &Value| Resource {
+                name: name(r),
+                version: version.clone(),
+                resource: Some(any(kind, r)),
+                ..Resource::default()
+            };
+            DeltaDiscoveryResponse {
+                system_version_info: version.clone(),
+                nonce: version.clone(),
+                type_url: kind.type_url().to_owned(),
+                resources: resources.iter().map(resource).collect(),
+                removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
+                ..DeltaDiscoveryResponse::default()
+            }
+            .encode_to_vec()
+        } else {
+            DiscoveryResponse {
+                version_info: version.clone(),
+                nonce: version.clone(),
+                type_url: kind.type_url().to_owned(),
+                resources: resources.iter().map(|r| any(kind, r)).collect(),
+                ..DiscoveryResponse::default()
+            }
+            .encode_to_vec()
         };
         let now = Instant::now();
-        let received = self.mux().received(&response.encode_to_vec(), now).unwrap();
+        let received = self.mux().received(&response, now).unwrap();
         let Received::Update(update) = received else { return None };
         let (answered, verdict) = self.state.update(&Source::Ads, update, now);
         self.mux().answer(&answered, verdict.clone());

@@ -42,6 +42,14 @@ impl<I: Ord + Clone, N: Ord + Clone> Warming<I, N> {
         false
     }
 
+    /// `item` waits for further needs, if it waits at all.
+    pub fn extend(&mut self, item: &I, needs: impl IntoIterator<Item = (N, Option<Instant>)>) {
+        if let Some(before) = self.items.get(item) {
+            let all: Vec<_> = before.iter().map(|(need, at)| (need.clone(), *at)).chain(needs).collect();
+            self.begin(item, all);
+        }
+    }
+
     /// `item` waits for nothing any more; whether it did.
     pub fn cancel(&mut self, item: &I) -> bool {
         let Some(needs) = self.items.remove(item) else { return false };

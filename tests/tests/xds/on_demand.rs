@@ -385,6 +385,31 @@ fn a_virtual_host_may_answer_for_other_names() -> Result<()> {
 }
 
 #[test]
+fn a_virtual_host_goes_live_when_its_cluster_is_warm() -> Result<()> {
+    play("a host that waits", Variant::Delta, |mut scene| async move {
+        with_routes(&mut scene).await?;
+        scene.serve(CDS, "2", &[&fixed("a", "a", ""), &fixed("b", "b", ""), &eds("c", "")])?;
+        scene.plane.request("endpoints are asked for", |s| s.type_url == EDS).await?;
+        let first = |cluster| host("first.example.com", cluster);
+        scene.serve(VHDS, "2", &[&first("c"), &host("second.example.com", "b")])?;
+        scene.answered(VHDS, "2").await?;
+        settled(&scene, "second.example.com", "200").await?;
+        // Envoy's host is live at once, and has no cluster (docs/differences.md).
+        let meanwhile = if scene.world.kind == Kind::Weft { "200" } else { "503" };
+        settled(&scene, "first.example.com", meanwhile).await?;
+        scene.serve(EDS, "1", &[&endpoints("c", &["b"])])?;
+        let second = ask(&scene, "second.example.com", "", "").await?;
+        let there = eventually("it leads to where c is", PATIENCE, || async {
+            ask(&scene, "first.example.com", "", "").await.ok().filter(|answer| *answer == second)
+        });
+        let there = there.await.with_context(|| scene.world.proxy.log_tail())?;
+        scene.note(there);
+        scene.note_stats(&["http.l.rds.vhds.r.update_rejected"]).await?;
+        Ok(scene)
+    })
+}
+
+#[test]
 fn a_virtual_host_that_went_is_asked_for_again() -> Result<()> {
     play("a host again", Variant::Delta, |mut scene| async move {
         // Envoy does not ask again, and answers 404.

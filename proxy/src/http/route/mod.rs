@@ -2,6 +2,7 @@
 
 mod action;
 mod discovered;
+mod domains;
 mod matcher;
 mod stats;
 mod table;
@@ -9,7 +10,7 @@ mod table;
 pub(crate) use table::value as header_value;
 
 pub use action::{Forward, Redirect, Target};
-pub use discovered::{DiscoveredRoutes, Routes};
+pub use discovered::{DiscoveredRoutes, Hosts, Routes};
 pub(crate) use matcher::{header_matches, values_match};
 pub use stats::{RouteStats, VirtualCluster, VirtualClusters};
 pub use table::{Entry, Found, Kind, RouteTable, VirtualHost};

@@ -1,12 +1,12 @@
 //! Virtual hosts and routes, compiled.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
 
 use super::action::{Forward, Redirect};
+use super::domains::Domains;
 use super::stats::{RouteStats, VirtualCluster, VirtualClusters};
 use super::{Matched, matcher};
 use crate::app::Parts;
@@ -103,16 +103,18 @@ pub enum Kind {
 struct Host {
     shared: Arc<VirtualHost>,
     routes: Vec<Arc<Entry>>,
+    /// What a discovered host was compiled from.
+    discovered: Option<Arc<config::VirtualHost>>,
 }
 
+/// A discovered virtual host that changes: what it was, and what it is from now on.
+pub(super) type HostChange = (Option<Arc<config::VirtualHost>>, Option<Arc<config::VirtualHost>>);
+
 /// A route table.
+#[derive(Clone)]
 pub struct RouteTable {
-    exact: HashMap<String, Arc<Host>>,
-    /// `*.example.com` as `.example.com`, longest first.
-    suffixes: Vec<(String, Arc<Host>)>,
-    /// `www.*` as `www.`, longest first.
-    prefixes: Vec<(String, Arc<Host>)>,
-    any: Option<Arc<Host>>,
+    domains: Domains<Arc<Host>>,
+    root: Arc<Level>,
     ignore_port: bool,
     ignore_parameters: bool,
     vhost_header: String,
@@ -139,12 +141,9 @@ impl RouteTable {
     /// # Errors
     /// What cannot be compiled, with its path.
     pub fn new(config: &config::RouteConfig, chain: &Chain, parts: &Parts) -> Result<Self, ConfigError> {
-        let root = Arc::new(Level::new(&config.headers)?);
         let mut table = RouteTable {
-            exact: HashMap::new(),
-            suffixes: Vec::new(),
-            prefixes: Vec::new(),
-            any: None,
+            domains: Domains::default(),
+            root: Arc::new(Level::new(&config.headers)?),
             ignore_port: config.ignore_port_in_host_matching,
             ignore_parameters: config.ignore_path_parameters,
             vhost_header: config.vhost_header.clone(),
@@ -152,46 +151,64 @@ impl RouteTable {
             internal_only_headers: config.internal_only_headers.clone(),
         };
         for (i, vhost) in config.virtual_hosts.iter().enumerate() {
-            let host = compile_host(config, vhost, &root, chain, parts).map_err(|e| ConfigError {
+            let host = compile_host(config, vhost, &table.root, chain, parts).map_err(|e| ConfigError {
                 field_path: format!("route_config.virtual_hosts[{i}].{}", e.field_path),
                 ..e
             })?;
             table.insert(&vhost.domains, &Arc::new(host));
         }
-        table.suffixes.sort_by_key(|(s, _)| std::cmp::Reverse(s.len()));
-        table.prefixes.sort_by_key(|(s, _)| std::cmp::Reverse(s.len()));
         Ok(table)
     }
 
-    fn insert(&mut self, domains: &[String], host: &Arc<Host>) {
-        for domain in domains {
-            if domain == "*" {
-                self.any = Some(host.clone());
-            } else if let Some(suffix) = domain.strip_prefix('*') {
-                self.suffixes.push((suffix.to_ascii_lowercase(), host.clone()));
-            } else if let Some(prefix) = domain.strip_suffix('*') {
-                self.prefixes.push((prefix.to_ascii_lowercase(), host.clone()));
-            } else {
-                self.exact.insert(domain.to_ascii_lowercase(), host.clone());
+    /// The same table with other discovered hosts; it shares with this one all that does not change. `config`: what it was made of.
+    ///
+    /// # Errors
+    /// What cannot be compiled, with its path below the host.
+    pub(super) fn with_hosts<'a>(
+        &self,
+        config: &config::RouteConfig,
+        changes: impl Iterator<Item = &'a HostChange> + Clone,
+        chain: &Chain,
+        parts: &Parts,
+    ) -> Result<Self, ConfigError> {
+        let mut table = self.clone();
+        for before in changes.clone().filter_map(|(before, _)| before.as_ref()) {
+            for domain in &before.domains {
+                let of = table.domains.at(domain).and_then(|host| host.discovered.as_ref());
+                // Another host may have taken it meanwhile.
+                if of.is_some_and(|of| Arc::ptr_eq(of, before)) {
+                    table.domains.remove(domain);
+                }
             }
         }
+        for now in changes.filter_map(|(_, now)| now.as_ref()) {
+            let mut host = compile_host(config, now, &self.root, chain, parts)?;
+            host.discovered = Some(now.clone());
+            table.insert(&now.domains, &Arc::new(host));
+        }
+        Ok(table)
+    }
+
+    /// Where the host of each domain lies in memory.
+    #[cfg(test)]
+    pub fn compiled(&self) -> std::collections::BTreeMap<String, usize> {
+        let mut out = std::collections::BTreeMap::new();
+        self.domains.each(|domain, host| {
+            out.insert(domain.to_owned(), Arc::as_ptr(host) as usize);
+        });
+        out
+    }
+
+    fn insert(&mut self, domains: &[String], host: &Arc<Host>) {
+        domains.iter().for_each(|domain| self.domains.insert(domain, host.clone()));
     }
 
     fn host(&self, name: &str) -> Option<&Arc<Host>> {
-        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
-            return self.any.as_ref();
+        if self.domains.is_any() {
+            return self.domains.any();
         }
         let lower = name.to_ascii_lowercase();
-        let name = if self.ignore_port { split_port(&lower).0 } else { &lower };
-        self.exact
-            .get(name)
-            .or_else(|| {
-                self.suffixes.iter().find(|(s, _)| name.len() > s.len() && name.ends_with(s.as_str())).map(|(_, h)| h)
-            })
-            .or_else(|| {
-                self.prefixes.iter().find(|(p, _)| name.len() > p.len() && name.starts_with(p.as_str())).map(|(_, h)| h)
-            })
-            .or(self.any.as_ref())
+        self.domains.find(if self.ignore_port { split_port(&lower).0 } else { &lower })
     }
 
     fn host_of(&self, ctx: &StreamCtx) -> Option<&Arc<Host>> {
@@ -274,7 +291,7 @@ fn compile_host(
             fraction: route.matches.runtime_fraction.as_ref().map(|f| parts.runtime.fraction(f)),
         }));
     }
-    Ok(Host { shared, routes })
+    Ok(Host { shared, routes, discovered: None })
 }
 
 fn direct(d: &config::DirectResponse, max: usize) -> Result<Kind, ConfigError> {

@@ -100,12 +100,13 @@ impl State {
             entry.active.iter().for_each(|loaded| add(source, Kind::Extension, name, loaded));
         }
         for vhds in self.routes.all.values().filter_map(|entry| entry.vhds.as_ref()) {
-            let hosts = vhds.hosts.iter().map(|(name, host)| InForce {
+            let hosts = vhds.hosts.iter().filter_map(|(name, host)| Some((name, host.active.as_ref()?)));
+            let hosts = hosts.map(|(name, version)| InForce {
                 source: &vhds.source.from,
                 kind: Kind::VirtualHost,
                 name,
-                aliases: &host.aliases,
-                loaded: &host.loaded,
+                aliases: &version.aliases,
+                loaded: &version.loaded,
             });
             all.extend(hosts);
         }
