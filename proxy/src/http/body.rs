@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::filter::{FilteredBody, LimitedBody};
+use super::filter::{FilteredBody, HeldBody, LimitedBody};
 use super::h1::client::H1Conn;
 use super::h2::client::H2Body;
 use super::h2::server::H2Recv;
@@ -78,6 +78,8 @@ pub enum Body {
     Timed(Box<TimedBody>),
     /// A response that goes out slowly.
     Limited(Box<LimitedBody>),
+    /// A request of which a part was read while a filter held it.
+    Held(Box<HeldBody>),
 }
 
 impl Body {
@@ -95,6 +97,7 @@ impl Body {
             Body::H2(b) => b.is_end(),
             Body::H2Recv(b) => b.is_end(),
             Body::Timed(b) => b.is_end(),
+            Body::Held(b) => b.is_end(),
             Body::Pipe(_) | Body::Replay(_) | Body::Filtered(_) | Body::Limited(_) => false,
         }
     }
@@ -132,6 +135,7 @@ impl Body {
             Body::Filtered(f) => f.poll_frame(cx),
             Body::Timed(t) => t.poll_frame(cx),
             Body::Limited(l) => l.poll_frame(cx),
+            Body::Held(h) => h.poll_frame(cx),
         }
     }
 
@@ -168,6 +172,7 @@ impl std::fmt::Debug for Body {
             Body::Filtered(_) => "Filtered",
             Body::Timed(_) => "Timed",
             Body::Limited(_) => "Limited",
+            Body::Held(_) => "Held",
         })
     }
 }

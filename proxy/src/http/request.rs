@@ -60,6 +60,10 @@ fn look_up(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
         Found::Route(m) => {
             ctx.info.route.clone_from(&m.entry.name);
             ctx.info.vhost = Some(m.entry.vhost.name.clone());
+            if let Kind::Forward(f) = &m.entry.kind {
+                // In force from here on, as in Envoy: filters may hold the request.
+                ctx.limits.of_route(f.config.idle_timeout, f.config.max_stream_duration, f.config.flush_timeout);
+            }
             ctx.route = Some(m);
         }
         Found::None => {}
@@ -192,7 +196,7 @@ async fn forward(mut ctx: Box<StreamCtx>, body: Body, f: &Forward) -> Reply {
         upload: progress,
     };
     let limits = ctx.limits.clone();
-    limits.of_route(f.config.idle_timeout, Timeouts::stream(&mut ctx, f), f.config.flush_timeout);
+    limits.of_route(None, Timeouts::stream(&mut ctx, f), None);
     // Without filters nothing held it.
     let held = if ctx.chain().is_empty() {
         Duration::ZERO

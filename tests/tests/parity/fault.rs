@@ -113,7 +113,21 @@ fn delays() -> Result<()> {
                 "- {match: {prefix: /}, route: {cluster: a, timeout: 0.2s}}",
             ),
         )
+        .http(
+            "route-idle",
+            &listener(
+                &format!("delay: {{fixed_delay: 2s, {ALL}}}"),
+                "- {match: {prefix: /max}, route: {cluster: a, timeout: 0s, max_stream_duration: {max_stream_duration: 0.4s}}}\n- {match: {prefix: /}, route: {cluster: a, idle_timeout: 0.4s}}",
+            ),
+        )
         .cluster("a", "");
+    let half = Step::Http1 {
+        to: "route-idle".to_owned(),
+        bytes: b"POST / HTTP/1.1\r\nhost: example.com\r\ncontent-length: 20\r\n\r\n0123456789".to_vec(),
+        methods: vec!["POST".to_owned()],
+        tls: None,
+        closes: false,
+    };
     let (delay, share) = ("x-envoy-fault-delay-request", "x-envoy-fault-delay-request-percentage");
     let mut group = Group::new("fault-delays", config)
         .step("fixed", get("fixed", "/", &[]))
@@ -128,6 +142,18 @@ fn delays() -> Result<()> {
         .step("idle", get("idle", "/", &[]).and_close())
         .logs(2)
         .step("direct", get("direct", "/", &[]))
+        .logs(2)
+        .step("route-idle", get("route-idle", "/", &[]).and_close())
+        .logs(2)
+        .step("route-idle-body", request("route-idle", "POST", "/", &[], "0123456789").and_close())
+        .logs(2)
+        .step("route-idle-body-h2", h2("route-idle", "/", &[], b"0123456789"))
+        .logs(2)
+        .step("route-idle-half-a-body", half.and_close())
+        .logs(2)
+        .step("route-max", get("route-idle", "/max", &[]).and_close())
+        .logs(2)
+        .step("fixed-body", request("fixed", "POST", "/", &[], "0123456789"))
         .logs(2)
         .step("route-timeout-begins-later", get("route-timeout", "/", &[]))
         .logs(2);

@@ -10,6 +10,7 @@ mod fault;
 mod grpc_stats;
 mod grpc_web;
 mod health_check;
+mod held;
 mod on_demand;
 mod trailers;
 
@@ -18,6 +19,7 @@ pub(in crate::http) use self::discovered::of;
 pub use self::discovered::{DiscoveredFilters, ExtensionStats};
 pub(in crate::http) use self::fault::limit;
 pub use self::fault::{Active as ActiveFaults, LimitedBody};
+pub use self::held::HeldBody;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

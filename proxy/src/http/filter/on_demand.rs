@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Flow, on_demand_settings};
+use super::{Flow, HeldBody, on_demand_settings};
 use crate::config::OnDemandClusters;
 use crate::http::body::Body;
 use crate::http::connection::Reply;
@@ -34,19 +34,20 @@ impl OnDemand {
 
     /// Holds a request for as long as it has to.
     pub(super) async fn request(&self, ctx: Box<StreamCtx>, body: Body, i: usize) -> Flow {
-        match self.hold(ctx, body.is_end(), i).await {
-            Ok(ctx) => Flow::Continue(ctx, body),
+        let mut body = HeldBody::new(&ctx, body);
+        match self.hold(ctx, &mut body, i).await {
+            Ok(ctx) => Flow::Continue(ctx, body.into_body()),
             Err(reply) => Flow::Answer(reply),
         }
     }
 
-    async fn hold(&self, mut ctx: Box<StreamCtx>, complete: bool, i: usize) -> Result<Box<StreamCtx>, Reply> {
+    async fn hold(&self, mut ctx: Box<StreamCtx>, body: &mut HeldBody, i: usize) -> Result<Box<StreamCtx>, Reply> {
         if let Some((wanted, limit)) = virtual_host(&ctx) {
-            ctx = until(ctx, complete, self.asks.wait(wanted, limit)).await?;
+            ctx = until(ctx, body, self.asks.wait(wanted, limit)).await?;
             ctx = request::find_route(ctx)?;
         }
         match self.cluster(&ctx, i) {
-            Some((wanted, limit)) => until(ctx, complete, self.asks.wait(wanted, Some(limit))).await,
+            Some((wanted, limit)) => until(ctx, body, self.asks.wait(wanted, Some(limit))).await,
             None => Ok(ctx),
         }
     }
@@ -77,13 +78,23 @@ fn virtual_host(ctx: &StreamCtx) -> Option<(Wanted, Option<Duration>)> {
     Some((Wanted::VirtualHost((rds.source.from.clone(), rds.name.clone()), host), limit))
 }
 
-/// Waits; a time limit of the stream ends that. `complete`: the whole request is here.
+/// Waits; a time limit of the stream ends that.
 #[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
-async fn until(ctx: Box<StreamCtx>, complete: bool, wait: impl Future<Output = bool>) -> Result<Box<StreamCtx>, Reply> {
+async fn until(
+    ctx: Box<StreamCtx>,
+    body: &mut HeldBody,
+    wait: impl Future<Output = bool>,
+) -> Result<Box<StreamCtx>, Reply> {
     let limits = ctx.limits.clone();
-    tokio::select! {
-        biased;
-        _answered = wait => Ok(ctx),
-        limit = limits.expired() => Err(limit.reply(ctx, complete)),
+    let wait = async {
+        tokio::select! {
+            biased;
+            _answered = wait => None,
+            limit = limits.expired() => Some(limit),
+        }
+    };
+    match body.during(wait).await {
+        None => Ok(ctx),
+        Some(limit) => Err(limit.reply(ctx, body.is_complete())),
     }
 }

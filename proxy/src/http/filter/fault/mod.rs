@@ -17,7 +17,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use self::plan::{Abort, DOWNSTREAM_CLUSTER, Plan};
-use super::Flow;
+use super::{Flow, HeldBody};
 use crate::config;
 use crate::http::body::Body;
 use crate::http::local_reply::{self, is_grpc};
@@ -114,7 +114,7 @@ impl Fault {
     }
 
     /// Makes the faults happen; `i`: the filter's place.
-    pub(super) async fn inject(&self, mut ctx: Box<StreamCtx>, body: Body, i: usize, faults: Faults) -> Flow {
+    pub(super) async fn inject(&self, mut ctx: Box<StreamCtx>, mut body: Body, i: usize, faults: Faults) -> Flow {
         let Faults { plan, metadata, by_cluster } = faults;
         let Plan { rate, delay, abort, max_active } = plan;
         if rate.is_some() && self.activate(&mut ctx, i, max_active) {
@@ -132,14 +132,18 @@ impl Fault {
             ctx.info.flags.set(ResponseFlags::DELAY_INJECTED);
             self.describe(&mut ctx, &metadata);
             let limits = ctx.limits.clone();
-            let expired = tokio::select! {
-                biased;
-                limit = limits.expired() => Some(limit),
-                () = tokio::time::sleep(delay) => None,
+            let mut held = HeldBody::new(&ctx, body);
+            let wait = async {
+                tokio::select! {
+                    biased;
+                    limit = limits.expired() => Some(limit),
+                    () = tokio::time::sleep(delay) => None,
+                }
             };
-            if let Some(limit) = expired {
-                return Flow::Answer(limit.reply(ctx, body.is_end()));
+            if let Some(limit) = held.during(wait).await {
+                return Flow::Answer(limit.reply(ctx, held.is_complete()));
             }
+            body = held.into_body();
         }
         match abort {
             Some(abort) if self.activate(&mut ctx, i, max_active) => {
