@@ -17,6 +17,11 @@ spec: {clusterIP: 10.0.0.1, selector: {app: a}, ports: [{name: http, port: 8080}
 ---
 apiVersion: v1
 kind: Service
+metadata: {name: c}
+spec: {clusterIP: 10.0.0.4, selector: {app: c}, ports: [{name: http, port: 8080}]}
+---
+apiVersion: v1
+kind: Service
 metadata: {name: b}
 spec: {clusterIP: 10.0.0.2, selector: {app: b}, ports: [{name: http, port: 8081}]}
 ---
@@ -94,6 +99,32 @@ fn a_bind_with_redirection_is_an_address_that_is_redirected() {
     let found = listeners(&world, &proxy());
     assert_eq!(found.get("10.0.0.1_8080"), Some(&(json!("10.0.0.1"), false)), "{found:?}");
     assert_eq!(found.get("0.0.0.0_8081"), Some(&(json!("0.0.0.0"), false)));
+    envoy_takes(&world, &proxy());
+}
+
+#[test]
+fn two_places_on_one_port_have_routes_of_their_own() {
+    let (world, problems) = world(
+        "{egress: [{port: {number: 8080, protocol: HTTP, name: h}, bind: 127.0.0.8, captureMode: NONE, hosts: [./a.default.svc.cluster.local]}, \
+          {port: {number: 8080, protocol: HTTP, name: h}, bind: 127.0.0.9, captureMode: NONE, hosts: [./c.default.svc.cluster.local]}, \
+          {port: {number: 8080, protocol: HTTP, name: h}, hosts: [./a.default.svc.cluster.local, ./c.default.svc.cluster.local]}]}",
+    );
+    assert_eq!(problems, [""; 0]);
+    let all = as_json(&weft::translate::generate(&world, &proxy()));
+    let found = listeners(&world, &proxy());
+    assert_eq!(found.get("127.0.0.8_8080"), Some(&(json!("127.0.0.8"), true)), "{found:?}");
+    for (listener, table, hosts) in [
+        ("127.0.0.8_8080", "127.0.0.8_8080", vec!["a.default.svc.cluster.local:8080"]),
+        ("127.0.0.9_8080", "127.0.0.9_8080", vec!["c.default.svc.cluster.local:8080"]),
+        ("0.0.0.0_8080", "8080", vec!["a.default.svc.cluster.local:8080", "c.default.svc.cluster.local:8080"]),
+    ] {
+        let rds = format!("\"route_config_name\":\"{table}\"");
+        assert!(all[&format!("LDS {listener}")].to_string().contains(&rds), "{listener}: {found:?}");
+        let served = all[&format!("RDS {table}")]["virtual_hosts"].as_array().cloned().unwrap_or_default();
+        let mut names: Vec<_> = served.iter().filter_map(|host| host["name"].as_str()).collect();
+        names.retain(|name| *name != "allow_any");
+        assert_eq!(names, hosts, "{table}");
+    }
     envoy_takes(&world, &proxy());
 }
 

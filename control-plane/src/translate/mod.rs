@@ -15,6 +15,7 @@
 //! | `origins` | of which objects something is made |
 //! | `gateway`, `downstream_tls` | listeners of gateways |
 //! | `grpc` | all of it for proxyless gRPC clients |
+//! | `egress` | where a Sidecar puts listeners |
 //! | `outbound`, `inbound`, `tcp_routes`, `chains`, `http` | listeners |
 
 mod authorization;
@@ -22,6 +23,7 @@ mod balancing;
 mod chains;
 mod cluster;
 mod downstream_tls;
+mod egress;
 mod endpoints;
 mod gateway;
 mod grpc;
@@ -150,11 +152,8 @@ fn own(world: &World, proxy: &Proxy) -> Resources {
 fn listeners_and_tables(view: &View<'_>) -> Generated {
     let (listeners, tables) = match view.proxy.kind {
         ProxyKind::Sidecar => {
-            let ports = outbound::http_ports(view).into_iter();
-            (
-                outbound::listeners(view, is_captured(view.proxy)),
-                ports.map(|port| routes::port_table(view, port)).collect(),
-            )
+            let captured = is_captured(view.proxy);
+            (outbound::listeners(view, captured), outbound::tables(view, captured))
         }
         ProxyKind::Grpc => grpc::listeners_and_tables(view),
         ProxyKind::Gateway => gateway::listeners_and_tables(view),

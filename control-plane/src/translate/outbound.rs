@@ -4,13 +4,15 @@
 //! `0.0.0.0_PORT` for HTTP, told apart by host, and `ADDRESS_PORT` for TCP.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use weft_proto::pb::envoy::config::core::v3::TrafficDirection;
 use weft_proto::pb::envoy::config::listener::v3 as pb;
+use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
 
 use super::chains::{self, chain};
+use super::egress::{self, ANY, Group};
 use super::http::{self, Options, Routes};
+use super::routes;
 use super::view::View;
 use super::wire::{self, bool_value};
 use super::{names, tcp_routes};
@@ -19,8 +21,6 @@ use crate::model::service::{Port, Protocol, Service};
 
 /// Where redirected outbound connections arrive (Istio's port).
 const PORT: u32 = 15001;
-/// All addresses.
-const ANY: &str = "0.0.0.0";
 
 /// What listens on one port.
 #[derive(Default)]
@@ -31,8 +31,22 @@ struct OnPort<'w> {
     tcp: Vec<(&'w Service, &'w Port)>,
 }
 
+/// The route configurations of all outbound listeners.
+pub(super) fn tables(view: &View<'_>, captured: bool) -> Vec<RouteConfiguration> {
+    let groups = egress::shared_ports(view, captured);
+    let ports = http_ports(view).into_iter().filter(|port| !groups.contains_key(port));
+    let mut tables: Vec<_> = ports.map(|port| routes::port_table(view, port, &port.to_string())).collect();
+    for (port, group) in groups.iter().flat_map(|(port, groups)| groups.iter().map(|group| (*port, group))) {
+        let narrowed = view.through(&group.egress);
+        if http_ports(&narrowed).contains(&port) {
+            tables.push(routes::port_table(&narrowed, port, &group.table(port)));
+        }
+    }
+    tables
+}
+
 /// The ports that have route configurations.
-pub(super) fn http_ports(view: &View<'_>) -> BTreeSet<u32> {
+fn http_ports(view: &View<'_>) -> BTreeSet<u32> {
     let ports = view.services.iter().flat_map(|seen| seen.ports().collect::<Vec<_>>());
     ports.filter(|port| has_routes(port.protocol)).map(|port| port.number.into()).collect()
 }
@@ -43,7 +57,24 @@ fn has_routes(protocol: Protocol) -> bool {
 
 /// All outbound listeners. `captured`: connections are redirected; else clients connect to them.
 pub(super) fn listeners(view: &View<'_>, captured: bool) -> Vec<pb::Listener> {
-    let mut by_port: BTreeMap<u32, OnPort<'_>> = BTreeMap::new();
+    let groups = egress::shared_ports(view, captured);
+    let by_port = by_port(view).into_iter().filter(|(port, _)| !groups.contains_key(port));
+    let mut listeners: Vec<pb::Listener> =
+        by_port.flat_map(|(port, on_port)| on_one_port(view, port, &on_port, &port.to_string())).collect();
+    listeners.iter_mut().for_each(|listener| as_captured(listener, captured));
+    bind(view, captured, &groups, &mut listeners);
+    for (port, group) in groups.iter().flat_map(|(port, groups)| groups.iter().map(|group| (*port, group))) {
+        listeners.extend(of_group(view, captured, port, group));
+    }
+    if captured {
+        listeners.push(virtual_outbound(view));
+    }
+    listeners
+}
+
+/// What listens on which port.
+fn by_port<'w>(view: &View<'w>) -> BTreeMap<u32, OnPort<'w>> {
+    let mut by_port: BTreeMap<u32, OnPort<'w>> = BTreeMap::new();
     for seen in &view.services {
         for port in seen.ports() {
             let on_port = by_port.entry(port.number.into()).or_default();
@@ -54,44 +85,55 @@ pub(super) fn listeners(view: &View<'_>, captured: bool) -> Vec<pb::Listener> {
             }
         }
     }
-    let mut listeners: Vec<pb::Listener> =
-        by_port.into_iter().flat_map(|(port, on_port)| on_one_port(view, port, &on_port)).collect();
-    for listener in &mut listeners {
-        listener.bind_to_port = if captured { bool_value(false) } else { None };
-    }
+    by_port
+}
+
+/// Those who are redirected find a listener by its address; others connect to it, on the loopback.
+fn as_captured(listener: &mut pb::Listener, captured: bool) {
+    listener.bind_to_port = if captured { bool_value(false) } else { None };
     if !captured {
-        listeners.iter_mut().for_each(on_loopback);
+        on_loopback(listener);
     }
-    bind(view, captured, &mut listeners);
-    if captured {
-        listeners.push(virtual_outbound(view));
-    }
-    listeners
+}
+
+/// The listeners of some `egress` of a port that has several places.
+fn of_group(view: &View<'_>, captured: bool, port: u32, group: &Group<'_>) -> Vec<pb::Listener> {
+    let narrowed = view.through(&group.egress);
+    let Some(on_port) = by_port(&narrowed).remove(&port) else { return Vec::new() };
+    let mut made = on_one_port(&narrowed, port, &on_port, &group.table(port));
+    let Some(place) = &group.place else {
+        made.iter_mut().for_each(|listener| as_captured(listener, captured));
+        return made;
+    };
+    let found = first_of(&made, port).cloned();
+    found.into_iter().map(|found| moved(found, place, port)).collect()
+}
+
+/// That of HTTP and of all else without an address, or else the first of a service.
+fn first_of(listeners: &[pb::Listener], port: u32) -> Option<&pb::Listener> {
+    let shared = format!("{ANY}_{port}");
+    let place = listeners.iter().find(|listener| listener.name == shared);
+    place.or_else(|| listeners.iter().find(|listener| listener.name.ends_with(&format!("_{port}"))))
+}
+
+/// The same listener in another place.
+fn moved(found: pb::Listener, place: &egress::Place<'_>, port: u32) -> pb::Listener {
+    let bind_to_port = if place.captured { bool_value(false) } else { None };
+    let address = Some(wire::endpoint_address(place.host, port));
+    pb::Listener { name: place.listener(port), address, bind_to_port, ..found }
 }
 
 /// Puts the listeners of ports where the Sidecar wants them: each `egress` that says where gets one of its own.
-fn bind(view: &View<'_>, captured: bool, listeners: &mut Vec<pb::Listener>) {
+fn bind(view: &View<'_>, captured: bool, groups: &BTreeMap<u32, Vec<Group<'_>>>, listeners: &mut Vec<pb::Listener>) {
     let egress = view.sidecar.into_iter().flat_map(|sidecar| &sidecar.spec.egress);
     let mut taken: BTreeSet<String> = BTreeSet::new();
     let mut made = Vec::new();
     for of in egress {
         let Some(port) = of.port.as_ref().map(|port| u32::from(port.number)) else { continue };
-        let is_captured = of.capture_mode.is_captured(captured);
-        let told = of.bind.as_deref().filter(|bind| bind.parse::<IpAddr>().is_ok() || bind.starts_with("unix:///"));
-        if told.is_none() && is_captured == captured {
-            continue;
-        }
-        // That of HTTP and of all else without an address, or else the first of a service.
-        let shared = format!("{ANY}_{port}");
-        let place = listeners.iter().find(|listener| listener.name == shared);
-        let place = place.or_else(|| listeners.iter().find(|listener| listener.name.ends_with(&format!("_{port}"))));
-        let Some(found) = place else { continue };
+        let Some(place) = egress::place(of, captured).filter(|_| !groups.contains_key(&port)) else { continue };
+        let Some(found) = first_of(listeners, port) else { continue };
         taken.insert(found.name.clone());
-        let host = told.unwrap_or(if is_captured { ANY } else { "127.0.0.1" });
-        let name = if host.starts_with("unix:") { host.to_owned() } else { format!("{host}_{port}") };
-        let bind_to_port = if is_captured { bool_value(false) } else { None };
-        let address = Some(wire::endpoint_address(host, port));
-        made.push(pb::Listener { name, address, bind_to_port, ..found.clone() });
+        made.push(moved(found.clone(), &place, port));
     }
     listeners.retain(|listener| !taken.contains(&listener.name));
     for listener in made {
@@ -102,7 +144,8 @@ fn bind(view: &View<'_>, captured: bool, listeners: &mut Vec<pb::Listener>) {
     }
 }
 
-fn on_one_port<'w>(view: &View<'w>, port: u32, on_port: &OnPort<'w>) -> Vec<pb::Listener> {
+/// `table`: the name of its route configuration.
+fn on_one_port<'w>(view: &View<'w>, port: u32, on_port: &OnPort<'w>, table: &str) -> Vec<pb::Listener> {
     let mesh = &view.world.config().mesh;
     let mut listeners = Vec::new();
     let mut shared = Vec::new();
@@ -118,7 +161,10 @@ fn on_one_port<'w>(view: &View<'w>, port: u32, on_port: &OnPort<'w>) -> Vec<pb::
             if of.protocol == Protocol::Auto {
                 own.insert(
                     0,
-                    chains::only_http(chain(&port.to_string(), vec![http_manager(view, address, port, false)])),
+                    chains::only_http(chain(
+                        &port.to_string(),
+                        vec![http_manager(view, address, (port, table), false)],
+                    )),
                 );
             }
             let name = format!("{address}_{port}");
@@ -134,16 +180,21 @@ fn on_one_port<'w>(view: &View<'w>, port: u32, on_port: &OnPort<'w>) -> Vec<pb::
         }
     }
     if on_port.http || !shared.is_empty() {
-        listeners.push(shared_listener(view, port, on_port, shared));
+        listeners.push(shared_listener(view, (port, table), on_port, shared));
     }
     listeners
 }
 
 /// The listener of all services on a port that have no address of their own, or speak HTTP.
-fn shared_listener(view: &View<'_>, port: u32, on_port: &OnPort<'_>, tcp: Vec<pb::FilterChain>) -> pb::Listener {
+fn shared_listener(
+    view: &View<'_>,
+    (port, table): (u32, &str),
+    on_port: &OnPort<'_>,
+    tcp: Vec<pb::FilterChain>,
+) -> pb::Listener {
     let mut made = Vec::new();
     if on_port.http {
-        let manager = http_manager(view, ANY, port, on_port.grpc_web);
+        let manager = http_manager(view, ANY, (port, table), on_port.grpc_web);
         made.push(chains::only_http(chain(&port.to_string(), vec![manager])));
     }
     let mut default = None;
@@ -162,10 +213,10 @@ fn shared_listener(view: &View<'_>, port: u32, on_port: &OnPort<'_>, tcp: Vec<pb
     chains::listener(&format!("{ANY}_{port}"), ANY, port, TrafficDirection::Outbound, made, Some(default), mesh)
 }
 
-fn http_manager(view: &View<'_>, address: &str, port: u32, grpc_web: bool) -> pb::Filter {
+fn http_manager(view: &View<'_>, address: &str, (port, table): (u32, &str), grpc_web: bool) -> pb::Filter {
     let options = Options {
         stat_prefix: format!("outbound_{address}_{port};"),
-        routes: Routes::Named(port.to_string()),
+        routes: Routes::Named(table.to_owned()),
         edge: false,
         grpc_web,
         // Callers are judged where they arrive.

@@ -9,7 +9,7 @@ use crate::model::World;
 use crate::model::config::{DestinationRule, GatewayRef, Sidecar, VirtualService};
 use crate::model::host;
 use crate::model::kinds::meta::Labels;
-use crate::model::kinds::service_entry::OutboundMode;
+use crate::model::kinds::service_entry::{EgressListener, OutboundMode};
 use crate::model::service::{Port, Service, ServiceKey};
 use crate::node::{Proxy, ProxyKind};
 
@@ -72,6 +72,17 @@ impl<'w> View<'w> {
     ) -> Self {
         let by_host = services.iter().enumerate().map(|(index, seen)| (&*seen.service.key.host, index)).collect();
         Self { world, proxy, labels, sidecar, services, by_host }
+    }
+
+    /// What is seen through some of the Sidecar's `egress` alone, on their ports.
+    pub(super) fn through(&self, egress: &[&'w EgressListener]) -> View<'w> {
+        let narrowed = |seen: &Seen<'w>| {
+            let named = egress.iter().filter(|of| lets_in(self.world, of, seen.service, &self.proxy.namespace));
+            let ports: BTreeSet<u32> = named.filter_map(|of| Some(of.port.as_ref()?.number.into())).collect();
+            (!ports.is_empty()).then_some(Seen { service: seen.service, ports: Some(ports) })
+        };
+        let services = self.services.iter().filter_map(narrowed).collect();
+        Self::of(self.world, self.proxy, self.labels, self.sidecar, services)
     }
 
     /// The service of this host, if it is seen.
@@ -195,10 +206,7 @@ fn imported(
     let Some(sidecar) = sidecar.filter(|sidecar| !sidecar.spec.egress.is_empty()) else { return Some(None) };
     let mut ports = BTreeSet::new();
     for egress in &sidecar.spec.egress {
-        let named = egress.hosts.iter().any(|entry| {
-            names(entry, namespace, &service.key.namespace, &service.key.host)
-                || named_by_route(world, entry, namespace, &service.key.host)
-        });
+        let named = lets_in(world, egress, service, namespace);
         match &egress.port {
             None if named => return Some(None),
             Some(port) if named => {
@@ -208,6 +216,14 @@ fn imported(
         }
     }
     (!ports.is_empty()).then_some(Some(ports))
+}
+
+/// Whether an `egress` names a service, or routes that lead to it.
+fn lets_in(world: &World, egress: &EgressListener, service: &Service, namespace: &str) -> bool {
+    egress.hosts.iter().any(|entry| {
+        names(entry, namespace, &service.key.namespace, &service.key.host)
+            || named_by_route(world, entry, namespace, &service.key.host)
+    })
 }
 
 /// Whether `namespace/host` of a Sidecar names this host.

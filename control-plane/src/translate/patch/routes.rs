@@ -37,8 +37,11 @@ pub(super) fn apply(patch: &Patch, table: &mut RouteConfiguration) {
     }
 }
 
-/// The port in `9080`, `http.8080`, `https.443.…`, `inbound|9080||`.
+/// The port in `9080`, `127.0.0.9_9080`, `http.8080`, `https.443.…`, `inbound|9080||`.
 fn port_of(name: &str) -> Option<u32> {
+    if let Some(port) = name.rsplit_once('_').and_then(|(_, port)| port.parse().ok()) {
+        return Some(port);
+    }
     name.split(['.', '|']).find_map(|part| part.parse().ok())
 }
 

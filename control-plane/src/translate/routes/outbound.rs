@@ -13,8 +13,8 @@ use crate::model::host;
 use crate::model::kinds::service_entry::OutboundMode;
 use crate::model::service::{Port, Protocol, Service};
 
-/// The route configuration of a port, named by it.
-pub(in crate::translate) fn port_table(view: &View<'_>, port: u32) -> pb::RouteConfiguration {
+/// The route configuration of a port.
+pub(in crate::translate) fn port_table(view: &View<'_>, port: u32, name: &str) -> pb::RouteConfiguration {
     let mut virtual_hosts = Vec::new();
     let mut domains: BTreeSet<String> = BTreeSet::new();
     let services: Vec<(&Service, &Port)> = http_services(view, port).collect();
@@ -52,7 +52,7 @@ pub(in crate::translate) fn port_table(view: &View<'_>, port: u32) -> pb::RouteC
     virtual_hosts.sort_by(|a, b| a.name.cmp(&b.name));
     virtual_hosts.push(unknown_hosts(view.outbound_mode()));
     pb::RouteConfiguration {
-        name: port.to_string(),
+        name: name.to_owned(),
         virtual_hosts,
         validate_clusters: bool_value(false),
         ignore_port_in_host_matching: true,
