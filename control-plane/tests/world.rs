@@ -83,12 +83,36 @@ fn a_pod_that_goes_touches_endpoints_only() {
 /// Whatever changes, what is brought up to date is what would be generated anew, for all kinds of proxies.
 #[test]
 fn bringing_up_to_date_is_generating_anew() {
-    follow_all(&objects());
-    // A patch of clusters makes every change one of everything.
     let unpatched = objects().into_iter().filter(|object| object.key.kind != Kind::EnvoyFilter).collect::<Vec<_>>();
     let partly = follow_all(&unpatched);
     assert!(partly > 10, "only {partly} changes were not of everything");
+    // The policy's filter adds a cluster; these change, take away and add some.
+    assert!(follow_all(&objects()) > 10);
+    let mut patched = unpatched;
+    patched.splice(0..0, load(&[("patches.yaml", PATCHES.to_owned())]).objects);
+    assert!(follow_all(&patched) > 10);
 }
+
+/// Patches of clusters that are of one of them each.
+const PATCHES: &str = "
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: clusters}
+spec:
+  configPatches:
+  - applyTo: CLUSTER
+    match: {context: SIDECAR_OUTBOUND, cluster: {service: reviews.default.svc.cluster.local}}
+    patch: {operation: MERGE, value: {connect_timeout: 9s}}
+  - applyTo: CLUSTER
+    match: {context: ANY, cluster: {service: details.default.svc.cluster.local, subset: v2}}
+    patch: {operation: REMOVE}
+  - applyTo: CLUSTER
+    match: {context: ANY}
+    patch: {operation: ADD, value: {name: added, type: STATIC, connect_timeout: 1s}}
+  - applyTo: CLUSTER
+    match: {context: ANY}
+    patch: {operation: MERGE, value: {per_connection_buffer_limit_bytes: 4096}}
+";
 
 /// Takes each object away and puts it back; how many changes were not of everything.
 fn follow_all(all: &[Arc<Object>]) -> usize {

@@ -5,9 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use prost::Message as _;
+use weft_proto::pb::envoy::config::cluster::v3::Cluster;
+
 use super::config::{Config, DestinationRule};
 use super::host;
-use super::kinds::envoy_filter::ApplyTo;
+use super::kinds::envoy_filter::{ApplyTo, Operation};
+use super::patches::Patch;
 use super::service::{Service, ServiceKey};
 use crate::generate::Changes;
 
@@ -24,16 +28,24 @@ pub(super) fn changes(before: (&Config, &Services), after: (&Config, &Services))
         || old.envoy_filters != new.envoy_filters
         // A Sidecar may name what it lets through by the routes to it.
         || (of_routes && !new.sidecars.is_empty())
-        // A patch may add a cluster beside another one, so they are made together.
-        || (!hosts.is_empty() && patches_clusters(new));
+        || (!hosts.is_empty() && patches_together(new));
     if whole {
         return Changes::everything();
     }
     Changes { routes: of_routes || !hosts.is_empty(), hosts, ..Changes::default() }
 }
 
-fn patches_clusters(config: &Config) -> bool {
-    config.envoy_filters.iter().flat_map(|filter| &filter.patches).any(|patch| patch.apply_to == ApplyTo::Cluster)
+/// Whether clusters have to be patched all together: one may be added because another one is there, or get another's name. What is
+/// merged, removed, or added whatever else there is, comes out the same for some of them alone.
+fn patches_together(config: &Config) -> bool {
+    let of_clusters = |patch: &&Patch| patch.apply_to == ApplyTo::Cluster;
+    config.envoy_filters.iter().flat_map(|filter| &filter.patches).filter(of_clusters).any(|patch| {
+        match patch.operation {
+            Operation::Remove | Operation::Add | Operation::InsertFirst | Operation::Invalid => false,
+            Operation::Merge => Cluster::decode(patch.value.as_slice()).is_ok_and(|cluster| !cluster.name.is_empty()),
+            Operation::Replace | Operation::InsertBefore | Operation::InsertAfter => true,
+        }
+    })
 }
 
 /// The hosts of services that differ, or by whose rules something differs.
@@ -107,6 +119,23 @@ mod tests {
         assert_eq!((hosts(&changes), changes.routes), (vec!["c"], true));
         let wildcard = istio("DestinationRule", "all", "{host: \"*.default.svc.cluster.local\"}");
         assert_eq!(hosts(&world().apply([wildcard]).1), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_service_touches_itself_where_clusters_are_patched_one_by_one() {
+        let patched = |operation: &str, value: &str| {
+            let patch = format!(
+                "{{configPatches: [{{applyTo: CLUSTER, match: {{cluster: {{service: a}}}}, patch: {{operation: {operation}, value: {value}}}}}]}}"
+            );
+            world().apply([istio("EnvoyFilter", "f", &patch)]).0.apply([service("b", 81)]).1
+        };
+        for (operation, value) in [("MERGE", "{connect_timeout: 9s}"), ("ADD", "{name: x}"), ("REMOVE", "{}")] {
+            let changes = patched(operation, value);
+            assert_eq!((hosts(&changes), changes.everything), (vec!["b"], false), "{operation}");
+        }
+        for (operation, value) in [("MERGE", "{name: x}"), ("INSERT_AFTER", "{name: x}"), ("REPLACE", "{name: x}")] {
+            assert!(patched(operation, value).everything, "{operation}");
+        }
     }
 
     #[test]

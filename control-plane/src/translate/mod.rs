@@ -244,10 +244,11 @@ fn updated(world: &World, proxy: &Proxy, changes: &Changes, previous: &Resources
         let view = View::of_hosts(world, proxy, &changes.hosts);
         let targets = cluster::targets(&view);
         replace(&mut resources, ResourceType::Endpoints, &changes.hosts, all_endpoints(&view, &targets));
-        let clusters = targets
-            .iter()
-            .map(|target| encoded(&cluster::cluster(&view, target)).made_of(origins::of_target(target)))
-            .collect();
+        let clusters = targets.iter().map(|target| cluster::cluster(&view, target)).collect();
+        let mut generated = Generated { clusters, ..Generated::default() };
+        patch::apply_to_clusters(&view, &mut generated);
+        let clusters =
+            generated.encoded(ResourceType::Cluster, &generated.clusters, |of| origins::of_cluster(&view, of));
         replace(&mut resources, ResourceType::Cluster, &changes.hosts, clusters);
     }
     if changes.routes || !changes.hosts.is_empty() || !changes.secrets.is_empty() {

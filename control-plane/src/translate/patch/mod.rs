@@ -47,6 +47,13 @@ pub(super) fn apply(view: &View<'_>, generated: &mut Generated) {
     }
 }
 
+/// The same for clusters of some services, where nothing else is made with them.
+pub(super) fn apply_to_clusters(view: &View<'_>, generated: &mut Generated) {
+    for (by, patch) in patches(view).filter(|(_, patch)| patch.apply_to == ApplyTo::Cluster) {
+        one(view.proxy.kind, by, patch, generated);
+    }
+}
+
 /// The same for what the workload accepts. What is added beside nothing in particular is not: it is where the rest is.
 pub(super) fn apply_to_own(view: &View<'_>, generated: &mut Generated) {
     let beside = |(_, patch): &(&ObjectKey, &Patch)| {
