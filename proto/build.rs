@@ -1,9 +1,12 @@
 //! Turns the descriptor set that the crate `envoy-types` ships into `schema.bin`: a flat, read-only table of the messages
 //! this crate knows (names, numbers, types, validation rules, what weft supports), read in place at run time by
-//! `src/schema/table.rs`. Nothing is decoded when the proxy starts and nothing of it lives on the heap.
+//! `src/schema/table.rs`. Nothing is decoded when the proxy starts and nothing of it lives on the heap. Our own messages, in
+//! `proto/`, are in it beside Envoy's.
 
 #[path = "build/descriptor.rs"]
 mod descriptor;
+#[path = "build/own.rs"]
+mod own;
 #[path = "build/supported.rs"]
 mod supported;
 #[path = "build/table.rs"]
@@ -25,7 +28,7 @@ fn main() {
 }
 
 fn build() -> Result<()> {
-    for path in ["build.rs", "build", "src/roots.txt", "src/supported.txt"] {
+    for path in ["build.rs", "build", "proto", "src/roots.txt", "src/supported.txt"] {
         println!("cargo::rerun-if-changed={path}");
     }
     let roots = read_text("src/roots.txt")?;
@@ -35,10 +38,16 @@ fn build() -> Result<()> {
     // The tests compare with the whole set.
     println!("cargo::rustc-env=WEFT_DESCRIPTOR_SET={}", set_path.display());
     let set = fs::read(&set_path).map_err(|e| format!("{}: {e}", set_path.display()))?;
-    let universe = descriptor::Universe::decode(&set)?;
+    let mut universe = descriptor::Universe::decode(&set)?;
+    let own = own::compile(&set)?;
+    universe.add(&own)?;
     let table = table::build(&universe, &root_names(&roots), &supported)?;
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("schema.bin");
-    fs::write(&out, writer::write(&table)).map_err(|e| format!("{}: {e}", out.display()))
+    let dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    for (name, bytes) in [("schema.bin", writer::write(&table)), ("own.bin", own)] {
+        let out = dir.join(name);
+        fs::write(&out, bytes).map_err(|e| format!("{}: {e}", out.display()))?;
+    }
+    Ok(())
 }
 
 fn read_text(path: &str) -> Result<String> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weft_proto::problem::Problem;
@@ -16,6 +17,7 @@ use crate::model::World;
 use crate::model::kinds::Object;
 use crate::server::{Debounce, Limits, Shared};
 use crate::source::{Batch, Source};
+use crate::translate::TRUST_BUNDLE;
 
 /// A source, and the world it has told of so far.
 pub struct Feed<S> {
@@ -25,6 +27,8 @@ pub struct Feed<S> {
     said: BTreeSet<String>,
     waiting: Changes,
     debounce: Debounce,
+    /// Whom workloads are to trust.
+    trust: Option<watch::Receiver<Arc<str>>>,
 }
 
 impl<S: Source> Feed<S> {
@@ -32,12 +36,32 @@ impl<S: Source> Feed<S> {
     pub async fn open(mut source: S, after: Duration, max: Duration) -> Option<Self> {
         let batch = source.next().await?;
         let debounce = Debounce::new(after, max);
-        let mut feed =
-            Self { source, world: World::default(), said: BTreeSet::new(), waiting: Changes::default(), debounce };
+        let mut feed = Self {
+            source,
+            world: World::default(),
+            said: BTreeSet::new(),
+            waiting: Changes::default(),
+            debounce,
+            trust: None,
+        };
         feed.apply(batch);
         feed.debounce.take();
         feed.waiting = Changes::default();
         Some(feed)
+    }
+
+    /// The world as it is now.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// Serves these roots as well, whatever they are at the time.
+    #[must_use]
+    pub fn trusting(mut self, mut roots: watch::Receiver<Arc<str>>) -> Self {
+        self.world = self.world.trusting(roots.borrow_and_update().clone());
+        self.trust = Some(roots);
+        self
     }
 
     /// A server of the world as it is now.
@@ -60,6 +84,12 @@ impl<S: Source> Feed<S> {
                     shared.connections.metrics().changes.add(batch.changes.len() as u64);
                     self.apply(batch);
                     shared.set_waiting(self.debounce.deadline().is_some());
+                }
+                roots = next_roots(&mut self.trust) => {
+                    self.world = self.world.trusting(roots);
+                    self.waiting.merge(Changes { secrets: [TRUST_BUNDLE.into()].into(), ..Changes::default() });
+                    self.debounce.changed(Instant::now());
+                    shared.set_waiting(true);
                 }
                 () = at(deadline) => {
                     self.publish(&shared);
@@ -114,6 +144,16 @@ pub fn describe(world: &World) -> Json {
         })
     };
     world.objects().iter().map(object).collect()
+}
+
+/// Other roots than before, when there are some.
+async fn next_roots(trust: &mut Option<watch::Receiver<Arc<str>>>) -> Arc<str> {
+    if let Some(roots) = trust
+        && roots.changed().await.is_ok()
+    {
+        return roots.borrow_and_update().clone();
+    }
+    std::future::pending().await
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -6,6 +6,7 @@
 //! | [`model`] | the objects, and the world they make |
 //! | [`translate`] | from the world to resources: pure functions |
 //! | [`feed`] | from a source to the server |
+//! | [`ca`] | identities of workloads: certificates, tokens, roots |
 //! | [`analyze`] | what is likely wrong with a world |
 //! | [`node`] | who asks |
 //! | [`resource`] | what is served |
@@ -16,6 +17,7 @@
 //! | [`cli`] | the command line |
 
 pub mod analyze;
+pub mod ca;
 pub mod cache;
 pub mod cli;
 pub mod feed;

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use crate::ca::{Ca, Phase};
 use crate::resource::ResourceType;
 
 /// Upper bounds of times, in seconds.
@@ -41,6 +42,10 @@ pub struct Metrics {
     pub unsynced_streams: Gauge,
     /// Streams ended because the client broke the protocol.
     pub refused_streams: Counter,
+    /// TLS connections that did not come to be.
+    pub refused_handshakes: Counter,
+    /// Streams and calls that were refused for who the caller is, or is not.
+    pub refused_callers: Counter,
     /// Responses sent, by type.
     pub pushes: [Counter; ResourceType::ALL.len()],
     /// Responses refused, by type.
@@ -114,6 +119,8 @@ impl Default for Metrics {
             connected_proxies: Gauge::default(),
             unsynced_streams: Gauge::default(),
             refused_streams: Counter::default(),
+            refused_handshakes: Counter::default(),
+            refused_callers: Counter::default(),
             pushes: Default::default(),
             nacks: Default::default(),
             push_bytes: Histogram::new(BYTES),
@@ -128,9 +135,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them as Prometheus reads them.
+    /// All of them as Prometheus reads them, with those of the authority if there is one.
     #[must_use]
-    pub fn prometheus(&self) -> String {
+    pub fn prometheus(&self, ca: Option<&Ca>) -> String {
         let mut page = Page::default();
         page.gauge("weft_xds_streams", "Open xDS streams", self.streams.value());
         page.gauge("weft_xds_connected_proxies", "Connected proxies", self.connected_proxies.value());
@@ -140,6 +147,16 @@ impl Metrics {
             self.unsynced_streams.value(),
         );
         page.counter("weft_xds_refused_streams_total", "Streams ended for a breach of protocol", &self.refused_streams);
+        page.counter(
+            "weft_tls_refused_handshakes_total",
+            "TLS connections that did not come to be",
+            &self.refused_handshakes,
+        );
+        page.counter(
+            "weft_refused_callers_total",
+            "Calls refused for who the caller is, or is not",
+            &self.refused_callers,
+        );
         page.by_type("weft_xds_pushes_total", "Responses sent", &self.pushes);
         page.by_type("weft_xds_nacks_total", "Responses refused by their client", &self.nacks);
         page.histogram("weft_xds_push_bytes", "Size of responses in bytes", &self.push_bytes);
@@ -153,10 +170,39 @@ impl Metrics {
         page.counter("weft_generation_failures_total", "Generations that failed", &self.generation_failures);
         page.counter("weft_config_published_total", "Configurations published", &self.published);
         page.counter("weft_config_changes_total", "Changes seen in the source", &self.changes);
+        if let Some(ca) = ca {
+            of_authority(&mut page, ca);
+        }
         page.head("weft_build_info", "The version that runs", "gauge");
         page.line("weft_build_info", concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
         page.text
     }
+}
+
+fn of_authority(page: &mut Page, ca: &Ca) {
+    let counts = &ca.counts;
+    page.counter("weft_ca_certificates_total", "Certificates made", &counts.issued);
+    page.head("weft_ca_refused_total", "Requests for certificates that were refused", "counter");
+    for (reason, counter) in
+        [("unauthenticated", &counts.unauthenticated), ("request", &counts.refused), ("rate", &counts.limited)]
+    {
+        page.line("weft_ca_refused_total", &format!("reason=\"{reason}\""), counter.value());
+    }
+    let (phase, roots) = ca.phase();
+    page.gauge(
+        "weft_ca_trusted_roots",
+        "Roots that proxies are told to trust",
+        i64::try_from(roots).unwrap_or(i64::MAX),
+    );
+    page.head("weft_ca_rotation_phase", "How far the replacement of a root is", "gauge");
+    for known in [Phase::Steady, Phase::Distributing, Phase::Retiring] {
+        page.line("weft_ca_rotation_phase", &format!("phase=\"{}\"", known.as_str()), u8::from(known == phase));
+    }
+    page.counter(
+        "weft_ca_rotations_total",
+        "Roots that are no longer trusted after another took over",
+        &counts.rotations,
+    );
 }
 
 #[derive(Default)]
@@ -218,7 +264,7 @@ mod tests {
             metrics.ack_seconds.observe(seconds);
         }
         metrics.nacks[ResourceType::Route as usize].add(2);
-        let page = metrics.prometheus();
+        let page = metrics.prometheus(None);
         for line in [
             "weft_xds_ack_seconds_bucket{le=\"0.001\"} 1",
             "weft_xds_ack_seconds_bucket{le=\"0.025\"} 3",

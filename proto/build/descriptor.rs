@@ -109,18 +109,24 @@ pub(crate) struct Universe {
 
 impl Universe {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let set = FileSet::decode(bytes).map_err(|e| format!("types.bin: {e}"))?;
         let mut universe = Self::default();
+        universe.add(bytes).map_err(|e| format!("types.bin: {e}"))?;
+        Ok(universe)
+    }
+
+    /// Adds the messages and enums of another descriptor set.
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<()> {
+        let set = FileSet::decode(bytes).map_err(|e| e.to_string())?;
         for file in set.file {
             let proto3 = file.syntax == "proto3";
             for message in file.message_type {
-                universe.add_message(&file.package, message, proto3, true);
+                self.add_message(&file.package, message, proto3, true);
             }
             for item in file.enum_type {
-                universe.enums.insert(format!("{}.{}", file.package, item.name), item.value);
+                self.enums.insert(format!("{}.{}", file.package, item.name), item.value);
             }
         }
-        Ok(universe)
+        Ok(())
     }
 
     fn add_message(&mut self, scope: &str, message: RawMessage, proto3: bool, top_level: bool) {

@@ -28,6 +28,7 @@ pub mod document;
 pub mod load;
 pub mod message;
 pub mod node_matcher;
+pub mod own;
 pub mod problem;
 pub mod redact;
 pub mod rules;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,8 +12,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::ca::Ca;
 use crate::feed::Feed;
-use crate::server::{Bound, Limits, TlsFiles, serve_grpc, serve_http};
+use crate::server::connections::TrustFollowers;
+use crate::server::{Bound, Limits, Secure, TlsFiles, serve_grpc, serve_http};
 use crate::source::files::Files;
 
 #[derive(Debug, Args)]
@@ -21,6 +24,7 @@ use crate::source::files::Files;
 
 Examples:
   weft control-plane --config-dir mesh/
+  weft control-plane --config-dir mesh/ --ca-dir /var/lib/weft/ca --token-jwks jwks.json --token-issuer https://kubernetes.default.svc
   weft control-plane --config-dir mesh/ --tls-cert cert.pem --tls-key key.pem --tls-client-ca ca.pem
   weft control-plane --config-dir mesh/ --grpc-addr 127.0.0.1:0 --http-addr 127.0.0.1:0 --monitoring-addr 127.0.0.1:0"
 )]
@@ -31,8 +35,8 @@ pub(super) struct Options {
     /// xDS without TLS; asks nobody who they are, and hands out secrets
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15010")]
     grpc_addr: SocketAddr,
-    /// xDS over TLS; only with --tls-cert
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15012", requires = "tls_cert")]
+    /// xDS and certificates over TLS, for callers that prove who they are
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:15012")]
     secure_grpc_addr: SocketAddr,
     /// Health, debug pages and metrics; asks nobody who they are
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -40,18 +44,20 @@ pub(super) struct Options {
     /// The same once more, where Istio has its metrics
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     monitoring_addr: SocketAddr,
-    /// Certificate chain for xDS over TLS, as PEM
-    #[arg(long, value_name = "FILE", requires_all = ["tls_key", "tls_clients"])]
+    /// Certificate chain for xDS over TLS, as PEM; without it the authority makes one
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// Its private key, as PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Whom to trust, as PEM: proxies must show a certificate that one of these has signed
-    #[arg(long, value_name = "FILE", requires = "tls_cert", group = "tls_clients")]
+    /// Whom to trust besides the authority, as PEM: their certificates prove who a proxy is
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_client_ca: Option<PathBuf>,
-    /// Ask proxies for no certificate: whoever reaches the port has what any proxy gets, secrets too
-    #[arg(long, requires = "tls_cert", group = "tls_clients")]
+    /// Ask proxies for no proof of who they are: whoever reaches the port has what any proxy gets, secrets too
+    #[arg(long)]
     tls_any_client: bool,
+    #[command(flatten)]
+    authority: super::ca::AuthorityOptions,
     /// Serve changes when there was none for this long
     #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = super::duration)]
     debounce: Duration,
@@ -101,6 +107,12 @@ impl Options {
         let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
         Some(TlsFiles { cert, key, client_ca: self.tls_client_ca.clone() })
     }
+
+    /// The TLS port, if there is something to show there.
+    fn secure(&self, ca: Option<Arc<Ca>>) -> Option<Secure> {
+        let files = self.tls();
+        (files.is_some() || ca.is_some()).then_some(Secure { files, ca, any_client: self.tls_any_client })
+    }
 }
 
 /// Runs until it is told to stop.
@@ -124,26 +136,35 @@ async fn serve(options: &Options) -> Result<()> {
     let grpc = Bound::open("--grpc-addr", options.grpc_addr).await?;
     let http = Bound::open("--http-addr", options.http_addr).await?;
     let monitoring = Bound::open("--monitoring-addr", options.monitoring_addr).await?;
-    let secure = match options.tls() {
+    let files = Files::watch(&options.config_dir).context("--config-dir")?;
+    let feed = Feed::open(files, options.debounce, options.debounce_max).await;
+    let mut feed = feed.context("--config-dir: it was not read; see the log")?;
+    let ca = options.authority.open(feed.world().config().mesh.trust_domain())?;
+    if let Some(ca) = &ca {
+        feed = feed.trusting(ca.bundle());
+    }
+    let secure = match options.secure(ca.clone()) {
         None => None,
-        Some(files) => Some((Bound::open("--secure-grpc-addr", options.secure_grpc_addr).await?, files.load()?)),
+        Some(secure) => Some((Bound::open("--secure-grpc-addr", options.secure_grpc_addr).await?, secure)),
     };
     let mut line =
         format!("listening grpc={} http={} monitoring={}", grpc.address(), http.address(), monitoring.address());
     if let Some((socket, _)) = &secure {
         line.push_str(&format!(" secure-grpc={}", socket.address()));
     }
-
-    let files = Files::watch(&options.config_dir).context("--config-dir")?;
-    let feed = Feed::open(files, options.debounce, options.debounce_max).await;
-    let feed = feed.context("--config-dir: it was not read; see the log")?;
     let stop = CancellationToken::new();
     let shared = feed.serve(options.limits(), stop.clone());
 
     let mut servers = JoinSet::new();
     servers.spawn(serve_grpc(shared.clone(), grpc, None));
-    if let Some((socket, tls)) = secure {
-        servers.spawn(serve_grpc(shared.clone(), socket, Some(tls)));
+    if let Some((socket, secure)) = secure {
+        servers.spawn(serve_grpc(shared.clone(), socket, Some(secure)));
+    }
+    let mut tasks = Vec::new();
+    if let Some(ca) = ca {
+        tracing::info!("whom clients of this control plane are to trust: {}", ca.bundle_path().display());
+        shared.show(ca.clone());
+        tasks.push(tokio::spawn(ca.tend(TrustFollowers::new(shared.connections.clone()), stop.clone())));
     }
     let pages = [http, monitoring].map(|socket| tokio::spawn(serve_http(shared.clone(), socket)));
     let follow = tokio::spawn(feed.follow(shared, stop.clone()));
@@ -160,7 +181,7 @@ async fn serve(options: &Options) -> Result<()> {
     stop.cancel();
     tracing::info!("stopping");
     while servers.join_next().await.is_some() {}
-    for task in pages.into_iter().chain([follow]) {
+    for task in pages.into_iter().chain([follow]).chain(tasks) {
         task.await.context("a task failed")?;
     }
     outcome

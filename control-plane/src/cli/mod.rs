@@ -3,6 +3,7 @@
 //! Owns arguments, tables and exit codes. Must not know: anything a library function could know instead.
 
 mod analyze;
+mod ca;
 mod client;
 mod control_plane;
 mod diff;
@@ -13,6 +14,7 @@ mod proxy_status;
 mod status;
 #[cfg(test)]
 mod tests;
+mod token;
 mod translate;
 mod wait;
 mod workloads;
@@ -40,6 +42,8 @@ use output::Format;
   weft status                                what is wrong with objects, and who refuses what they make
   weft wait --proxies 3                      until three proxies run the newest configuration
   weft wait virtualservice/reviews           until proxies run this object as it is now
+  weft ca status                             who signs certificates, and which roots are trusted
+  weft token create -n default -s web        a token with which a proxy gets its certificate
   weft completions bash > /etc/bash_completion.d/weft"
 )]
 pub struct Cli {
@@ -67,6 +71,10 @@ enum Command {
     Translate(translate::Options),
     /// Print what a change of YAML changes in each proxy; nothing has to run
     Diff(diff::Options),
+    /// The certificate authority: who signs, which roots are trusted, and another root
+    Ca(ca::Options),
+    /// Tokens that prove who a workload is
+    Token(token::Options),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   weft completions bash > /etc/bash_completion.d/weft
@@ -110,6 +118,8 @@ impl Cli {
             Command::Analyze(options) => analyze::run(&options),
             Command::Translate(options) => say(translate::run(&options)?),
             Command::Diff(options) => say(diff::run(&options)?),
+            Command::Ca(options) => ca::run(&options),
+            Command::Token(options) => say(token::run(&options)?),
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "weft", &mut std::io::stdout());
                 Ok(())

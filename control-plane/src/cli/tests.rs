@@ -17,6 +17,10 @@ fn the_command_line_is_consistent() {
         "weft wait virtualservice/reviews.default --for=delete --timeout 5s",
         "weft status vs/a -n b -o json",
         "weft completions bash",
+        "weft control-plane --config-dir d --tls-cert c --tls-key k --tls-client-ca a --tls-any-client",
+        "weft ca status -o json",
+        "weft ca rotate-root --ca-dir d",
+        "weft token create --namespace default --service-account web --ttl 1h",
         "weft version -o yaml",
     ] {
         Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -24,11 +28,10 @@ fn the_command_line_is_consistent() {
     for (line, says) in [
         ("weft proxy-config route", "<PROXY>"),
         ("weft control-plane --config-dir d --tls-cert c", "--tls-key"),
-        ("weft control-plane --config-dir d --tls-cert c --tls-key k", "--tls-client-ca <FILE>|--tls-any-client"),
-        (
-            "weft control-plane --config-dir d --tls-cert c --tls-key k --tls-client-ca a --tls-any-client",
-            "cannot be used",
-        ),
+        ("weft control-plane --config-dir d --tls-client-ca a", "--tls-cert"),
+        ("weft control-plane --config-dir d --token-jwks f", "--token-issuer"),
+        ("weft control-plane --config-dir d --no-ca --ca-dir f", "cannot be used"),
+        ("weft token create -n default", "--service-account"),
         ("weft wait --timeout 5", "a number with a unit"),
         ("weft wait --for delete", "<OBJECT>"),
     ] {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use weft_proto::problem::{Position, Problem, Severity};
 
 use super::config::{Config, GatewayRef, Problems, VirtualService as Routes};
+use super::host;
 use super::kinds::authorization::AuthorizationPolicy;
 use super::kinds::destination_rule::{ClientTls, ClientTlsMode, DestinationRule, TrafficPolicy};
 use super::kinds::gateway::{IstioGateway, ServerTlsMode};
@@ -15,7 +16,9 @@ use super::kinds::service_entry::{CaptureMode, Sidecar};
 use super::kinds::virtual_service::{HttpRoute, Percent, VirtualService};
 use super::kinds::{Kind, Object, ObjectKey};
 use super::objects::Objects;
+use super::peer_authentication::has_identity;
 use super::service::Protocol;
+use super::world::World;
 
 /// Collects what is wrong with one object.
 struct Teller<'o> {
@@ -151,16 +154,48 @@ fn traffic_policy(teller: &mut Teller<'_>, path: &str, policy: &TrafficPolicy) {
 fn client_tls(teller: &mut Teller<'_>, path: &str, of: &ClientTls) {
     let file_missing = of.credential_name.is_none() && (of.client_certificate.is_none() || of.private_key.is_none());
     match of.mode {
-        ClientTlsMode::IstioMutual => {
-            let reason = "ISTIO_MUTUAL is not supported yet: workloads have no identities, and traffic is plaintext";
-            teller.unsupported(of.at.0, format!("{path}.mode"), reason);
-        }
         ClientTlsMode::Mutual if file_missing => {
             let reason = "MUTUAL needs credentialName, or clientCertificate and privateKey";
             teller.invalid(of.at.0, path, reason);
         }
         _ => {}
     }
+}
+
+/// Rules that want mutual TLS to endpoints that have no identity: what depends on endpoints.
+pub(super) fn identities(world: &World) -> Vec<(ObjectKey, Problem)> {
+    let mut told = Vec::new();
+    for rule in &world.config().destination_rules {
+        let Some(object) = world.objects().by_key(&rule.key) else { continue };
+        let Some((at, path)) = object.of::<DestinationRule>().and_then(mutual) else { continue };
+        let of_rule = world.services().filter(|service| host::covers(&rule.host, &service.key.host));
+        let without = of_rule.flat_map(|service| world.endpoints(&service.key));
+        let mut without = without.filter(|endpoint| !has_identity(&endpoint.labels));
+        if let Some(endpoint) = without.next() {
+            let name = endpoint.workload.as_ref().map_or(&*endpoint.address, |workload| &*workload.name);
+            let reason = format!(
+                "ISTIO_MUTUAL, but {name} has no identity (label security.istio.io/tlsMode: istio): callers that have one do not \
+                 reach it, callers that have none use plaintext"
+            );
+            told.push((rule.key.clone(), object.problem(Severity::Warning, at, path, reason)));
+        }
+    }
+    told
+}
+
+/// Where a rule says ISTIO_MUTUAL first.
+fn mutual(rule: &DestinationRule) -> Option<(Position, String)> {
+    let subsets = rule.spec.subsets.iter().enumerate();
+    let subsets =
+        subsets.map(|(index, of)| (format!("spec.subsets[{index}].trafficPolicy"), of.traffic_policy.as_ref()));
+    let all = std::iter::once(("spec.trafficPolicy".to_owned(), rule.spec.traffic_policy.as_ref())).chain(subsets);
+    all.filter_map(|(path, policy)| Some((path, policy?))).find_map(|(path, policy)| {
+        let ports = policy.port_level_settings.iter().enumerate();
+        let ports = ports.map(|(index, of)| (format!("{path}.portLevelSettings[{index}].tls.mode"), of.tls.as_ref()));
+        let all = std::iter::once((format!("{path}.tls.mode"), policy.tls.as_ref())).chain(ports);
+        let mut all = all.filter_map(|(path, tls)| Some((path, tls?)));
+        all.find(|(_, tls)| tls.mode == ClientTlsMode::IstioMutual).map(|(path, tls)| (tls.at.0, path))
+    })
 }
 
 fn sidecar(teller: &mut Teller<'_>, scope: &Sidecar) {
@@ -219,8 +254,8 @@ fn gateway_object(teller: &mut Teller<'_>, gateway: &IstioGateway) {
             teller.invalid(server.at.0, format!("{path}.tls"), "missing: the server is not opened without");
         }
         let Some(tls) = tls else { continue };
-        if matches!(tls.mode, ServerTlsMode::AutoPassthrough | ServerTlsMode::IstioMutual) {
-            let reason = "AUTO_PASSTHROUGH and ISTIO_MUTUAL are not supported yet: the server is not opened";
+        if tls.mode == ServerTlsMode::AutoPassthrough {
+            let reason = "AUTO_PASSTHROUGH is not supported yet: the server is not opened";
             teller.unsupported(tls.at.0, format!("{path}.tls.mode"), reason);
         }
     }

@@ -18,6 +18,7 @@ use super::kinds::virtual_service::{HttpRoute, TcpRoute, TlsRoute, VirtualServic
 use super::kinds::{Kind, Object, ObjectKey};
 use super::objects::Objects;
 use super::patches::{self, EnvoyFilter};
+use super::peer_authentication::PeerAuthentications;
 use super::read::{Read, Reader};
 use super::visibility::Visibility;
 use super::{check, convert, delegate};
@@ -38,6 +39,8 @@ pub struct Config {
     pub gateways: Vec<Arc<Gateway>>,
     /// Scopes, the oldest first.
     pub sidecars: Vec<Arc<Sidecar>>,
+    /// What workloads ask of those that connect to them.
+    pub peer_authentications: PeerAuthentications,
     /// Patches, by priority, then the oldest first.
     pub envoy_filters: Vec<Arc<EnvoyFilter>>,
 }
@@ -140,6 +143,7 @@ impl Config {
             destination_rules,
             gateways,
             sidecars: sidecars.map(Arc::new).collect(),
+            peer_authentications: PeerAuthentications::of(objects, mesh.root_namespace()),
             envoy_filters: patches::all(objects, problems),
             mesh,
         };

@@ -26,6 +26,7 @@ pub(super) fn changes(before: (&Config, &Services), after: (&Config, &Services))
         || old.sidecars != new.sidecars
         || old.gateways != new.gateways
         || old.envoy_filters != new.envoy_filters
+        || old.peer_authentications != new.peer_authentications
         // A Sidecar may name what it lets through by the routes to it.
         || (of_routes && !new.sidecars.is_empty())
         || (!hosts.is_empty() && patches_together(new));

@@ -14,6 +14,7 @@ mod index;
 pub mod kinds;
 pub mod objects;
 pub mod patches;
+pub mod peer_authentication;
 pub mod read;
 pub mod replicas;
 pub mod service;

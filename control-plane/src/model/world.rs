@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use weft_proto::problem::{Problem, Severity};
 
+use super::check;
 use super::config::{Config, Problems};
 use super::difference;
 use super::distinctions::{Distinctions, Told};
@@ -19,6 +20,7 @@ use super::kinds::service::Service as KubeService;
 use super::kinds::service_entry::{ServiceEntry, WorkloadEntry};
 use super::kinds::{Kind, Object, ObjectKey};
 pub use super::objects::Objects;
+use super::peer_authentication::has_identity;
 use super::service::{self, Resolution, Service, ServiceKey};
 use crate::generate::Changes;
 use crate::source::Change;
@@ -30,6 +32,8 @@ pub struct World {
     derived: Arc<Derived>,
     endpoints: Arc<BTreeMap<ServiceKey, Arc<[Endpoint]>>>,
     addresses: Addresses,
+    /// Whom workloads are to trust, as PEM; `None`: there is no authority.
+    trust: Option<Arc<str>>,
 }
 
 /// What does not depend on endpoints.
@@ -48,6 +52,7 @@ impl PartialEq for World {
         self.derived.config == other.derived.config
             && self.derived.services == other.derived.services
             && self.endpoints == other.endpoints
+            && self.trust == other.trust
     }
 }
 
@@ -125,6 +130,11 @@ impl World {
         if self.endpoints.get(&service.key) == Some(&now) {
             return;
         }
+        // Who may serve, and whether all of them speak mutual TLS, is in clusters.
+        let known = self.endpoints(&service.key);
+        if self.trust.is_some() && identities(known) != identities(&now) {
+            changes.hosts.insert(service.key.host.clone());
+        }
         self.set_endpoints(&service.key, Some(now));
         changes.endpoints.insert(service.key.host.clone());
         if service.resolution != Resolution::Endpoints {
@@ -141,6 +151,18 @@ impl World {
             None => endpoints.remove(key),
         };
         self.addresses.replace(key, before.as_deref().unwrap_or_default(), now.as_deref().unwrap_or_default());
+    }
+
+    /// The same world with another set of roots to trust, as PEM.
+    #[must_use]
+    pub fn trusting(&self, roots: Arc<str>) -> Self {
+        Self { trust: Some(roots), ..self.clone() }
+    }
+
+    /// Whom workloads are to trust, as PEM; `None`: there is no authority, and so no identities.
+    #[must_use]
+    pub fn trust(&self) -> Option<&Arc<str>> {
+        self.trust.as_ref()
     }
 
     /// The objects it is made of.
@@ -224,6 +246,7 @@ impl World {
     pub fn problems(&self) -> Vec<Problem> {
         let read = self.objects.iter().flat_map(|object| object.problems.iter());
         let mut all: Vec<Problem> = read.chain(self.derived.problems.values().flatten()).cloned().collect();
+        all.extend(check::identities(self).into_iter().map(|(_, problem)| problem));
         all.sort_by(|a, b| (&a.source, a.at, &a.path).cmp(&(&b.source, b.at, &b.path)));
         all
     }
@@ -232,8 +255,22 @@ impl World {
     #[must_use]
     pub fn problems_of(&self, key: &ObjectKey) -> Vec<Problem> {
         let read = self.objects.by_key(key).into_iter().flat_map(|object| object.problems.iter());
-        read.chain(self.derived.problems.get(key).into_iter().flatten()).cloned().collect()
+        let mut all: Vec<Problem> = read.chain(self.derived.problems.get(key).into_iter().flatten()).cloned().collect();
+        if key.kind == Kind::DestinationRule {
+            all.extend(check::identities(self).into_iter().filter(|(of, _)| of == key).map(|(_, problem)| problem));
+        }
+        all
     }
+}
+
+/// What clusters say of endpoints: whom they are, and the labels of those that have no identity.
+fn identities(endpoints: &[Endpoint]) -> BTreeSet<(Option<&str>, &str, Option<&Labels>)> {
+    endpoints.iter().map(identity).collect()
+}
+
+fn identity(endpoint: &Endpoint) -> (Option<&str>, &str, Option<&Labels>) {
+    let namespace = endpoint.workload.as_ref().map(|workload| &*workload.namespace);
+    (namespace, &endpoint.service_account, Some(&endpoint.labels).filter(|labels| !has_identity(labels)))
 }
 
 fn services(objects: &Objects, config: &Config, problems: &mut Problems) -> BTreeMap<ServiceKey, Arc<Service>> {

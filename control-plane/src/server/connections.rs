@@ -7,15 +7,17 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::session::{Ack, Nack, Session, Variant};
+use crate::ca::Acknowledged;
 use crate::metrics::Metrics;
 use crate::node::Proxy;
 use crate::resource::{ResourceType, Resources, Version};
+use crate::translate::{TRUST_BUNDLE, trust_bundle};
 
 /// All open streams.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ struct Open {
     proxies: HashMap<String, usize>,
     /// Worlds that some stream connected at their time has not followed.
     following: BTreeMap<u64, Following>,
+    /// When the last stream ended.
+    closed_at: Option<Instant>,
 }
 
 /// A world on its way.
@@ -137,7 +141,7 @@ impl Connections {
 
     /// The metrics that follow them.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
+    pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
     }
 
@@ -183,6 +187,23 @@ impl Connections {
         }
     }
 
+    /// How long it is since a stream ended: proxies that are connected have been for that long.
+    #[must_use]
+    pub fn undisturbed(&self) -> Duration {
+        self.open.lock().closed_at.map_or(Duration::MAX, |at| at.elapsed())
+    }
+
+    /// Whether all that ask for a resource have this version of it, and have accepted it.
+    #[must_use]
+    pub fn all_have(&self, ty: ResourceType, name: &str, version: Version) -> bool {
+        self.list().iter().all(|connection| {
+            let session = connection.session();
+            let asks = session.subscription(ty).is_some_and(|subscription| subscription.wants(name));
+            let current = session.resources().get(ty).get(name).is_some_and(|held| held.version() == version);
+            !asks || (current && session.is_settled(ty))
+        })
+    }
+
     fn followed(&self, id: u64, sequence: u64) {
         let mut open = self.open.lock();
         let mut done = Vec::new();
@@ -197,6 +218,7 @@ impl Connections {
 
     fn close(&self, connection: &Connection) {
         let mut open = self.open.lock();
+        open.closed_at = Some(Instant::now());
         open.connections.remove(&connection.id);
         self.metrics.streams.add(-1);
         if let Some(streams) = open.proxies.get_mut(&connection.proxy.id) {
@@ -210,6 +232,28 @@ impl Connections {
             following.waiting.remove(&connection.id);
             !following.waiting.is_empty()
         });
+    }
+}
+
+/// Whether proxies have followed a replacement of roots, by what they have accepted.
+pub struct TrustFollowers {
+    connections: Arc<Connections>,
+    since: Instant,
+}
+
+impl TrustFollowers {
+    /// Those of `connections`; who was connected before this moment is not known.
+    #[must_use]
+    pub fn new(connections: Arc<Connections>) -> Self {
+        Self { connections, since: Instant::now() }
+    }
+}
+
+impl Acknowledged for TrustFollowers {
+    fn for_how_long(&self, bundle: &str) -> Option<Duration> {
+        let version = trust_bundle(bundle).version();
+        let followed = self.connections.all_have(ResourceType::Secret, TRUST_BUNDLE, version);
+        followed.then(|| self.connections.undisturbed().min(self.since.elapsed()))
     }
 }
 

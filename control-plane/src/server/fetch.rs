@@ -11,6 +11,7 @@ use weft_proto::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryR
 use weft_proto::pb::google::protobuf::Any;
 
 use super::Shared;
+use super::caller::Caller;
 use crate::generate::Generator;
 use crate::node::Proxy;
 use crate::resource::{ResourceSet, ResourceType};
@@ -18,10 +19,11 @@ use crate::resource::{ResourceSet, ResourceType};
 /// All resources of a type that a node may have; those that it names, if it names some.
 ///
 /// # Errors
-/// A request of another type or without a node, and when generating fails.
+/// A request of another type, without a node or with somebody else's, and when generating fails.
 pub(super) async fn answer<G: Generator>(
     shared: &Shared<G>,
     ty: ResourceType,
+    caller: &Caller,
     request: &DiscoveryRequest,
 ) -> Result<DiscoveryResponse, Status> {
     if !request.type_url.is_empty() && request.type_url != ty.type_url() {
@@ -32,6 +34,10 @@ pub(super) async fn answer<G: Generator>(
         Status::invalid_argument("the request has no node; set it, it says whose configuration is wanted")
     })?;
     let proxy = Proxy::from_node(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    caller.check(&proxy).inspect_err(|status| {
+        shared.connections.metrics().refused_callers.add(1);
+        tracing::warn!(proxy = proxy.id, "call refused: {}", status.message());
+    })?;
     let Some((computed, _lease)) = shared.cache.resources(&Arc::new(proxy)).await else {
         return Err(Status::unavailable("generating the configuration failed, see the control plane's log"));
     };

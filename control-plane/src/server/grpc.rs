@@ -12,20 +12,22 @@ use futures_util::StreamExt as _;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service, StdError};
 use tonic::server::Grpc;
-use tonic::transport::server::{TcpConnectInfo, TlsConnectInfo};
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
+use weft_proto::own::istio_auth::{CREATE_CERTIFICATE, IstioCertificateRequest, IstioCertificateResponse};
 use weft_proto::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use weft_proto::pb::envoy::service::status::v3::{ClientStatusRequest, ClientStatusResponse};
 
 use super::Shared;
+use super::caller::{Caller, Door, Origin};
+use super::certificates;
 use super::csds;
 use super::fetch;
 use super::framing::{self, Messages};
 use super::health::{self, HealthRequest, HealthResponse};
 use super::reflection::{self, ReflectionRequest, ReflectionResponse};
 use super::session::Variant;
-use super::stream::{self, Method};
+use super::stream::{self, Client, Method};
 use crate::generate::Generator;
 use crate::resource::ResourceType;
 
@@ -68,18 +70,19 @@ fn fetched(path: &str) -> Option<ResourceType> {
 }
 
 /// Services besides discovery.
+const CERTIFICATES: &str = "istio.v1.auth.IstioCertificateService";
 const CSDS: &str = "envoy.service.status.v3.ClientStatusDiscoveryService";
 const HEALTH: &str = "grpc.health.v1.Health";
 const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
-/// The names of all services.
+/// The names of all services that are described.
 pub(super) fn services() -> impl Iterator<Item = &'static str> {
     SERVICES.into_iter().map(|(name, ..)| name).chain([CSDS, HEALTH]).chain(REFLECTION)
 }
 
 /// Whether a service is served.
 pub(super) fn knows(service: &str) -> bool {
-    services().any(|name| name == service)
+    service == CERTIFICATES || services().any(|name| name == service)
 }
 
 /// A method, by its path.
@@ -91,6 +94,7 @@ enum Call {
     HealthCheck,
     HealthWatch,
     Reflection,
+    CreateCertificate,
 }
 
 fn call(path: &str) -> Option<Call> {
@@ -103,6 +107,7 @@ fn call(path: &str) -> Option<Call> {
     match path.strip_prefix('/')?.split_once('/')? {
         (CSDS, "FetchClientStatus") => Some(Call::FetchStatus),
         (CSDS, "StreamClientStatus") => Some(Call::StreamStatus),
+        _ if path == CREATE_CERTIFICATE => Some(Call::CreateCertificate),
         (HEALTH, "Check") => Some(Call::HealthCheck),
         (HEALTH, "Watch") => Some(Call::HealthWatch),
         (service, "ServerReflectionInfo") if REFLECTION.contains(&service) => Some(Call::Reflection),
@@ -113,11 +118,12 @@ fn call(path: &str) -> Option<Call> {
 /// Answers every gRPC call.
 pub(super) struct Api<G: Generator> {
     pub(super) shared: Arc<Shared<G>>,
+    pub(super) door: Door,
 }
 
 impl<G: Generator> Clone for Api<G> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { shared: self.shared.clone(), door: self.door.clone() }
     }
 }
 
@@ -135,9 +141,18 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let shared = self.shared.clone();
+        let (shared, door) = (self.shared.clone(), self.door.clone());
         Box::pin(async move {
-            Ok(match call(request.uri().path()) {
+            let call = call(request.uri().path());
+            let caller = match &call {
+                // Who watches health has no identity, and certificates are for those that have none yet.
+                None | Some(Call::HealthCheck | Call::HealthWatch | Call::CreateCertificate) => Caller::Anybody,
+                Some(_) => match admit(&shared, &door, &request) {
+                    Ok(caller) => caller,
+                    Err(status) => return Ok(status.into_http()),
+                },
+            };
+            Ok(match call {
                 None => Status::unimplemented(format!(
                     "{} is not served here; reflection lists what is, configuration comes by \
                      StreamAggregatedResources or DeltaAggregatedResources",
@@ -146,16 +161,14 @@ where
                 .into_http(),
                 Some(Call::Discovery(method)) => {
                     let (head, body) = request.into_parts();
-                    let peer = head.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-                    let tls = head.extensions.get::<TlsConnectInfo<TcpConnectInfo>>();
-                    let peer = peer.or_else(|| tls.and_then(|of| of.get_ref().remote_addr()));
+                    let peer = Origin::of(&head.extensions).address;
                     let messages = Messages::new(Body::new(body), shared.limits.max_message_bytes);
-                    framing::respond(stream::serve(shared, method, peer, messages))
+                    framing::respond(stream::serve(shared, method, Client { peer, caller }, messages))
                 }
                 Some(Call::Fetch(ty)) => {
                     let limit = shared.limits.max_message_bytes;
                     let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(limit);
-                    grpc.unary(Fetch { shared, ty }, request).await
+                    grpc.unary(Fetch { shared, ty, caller }, request).await
                 }
                 Some(Call::FetchStatus) => {
                     let limit = shared.limits.max_message_bytes;
@@ -166,6 +179,10 @@ where
                     let limit = shared.limits.max_message_bytes;
                     let mut grpc = Grpc::new(StatusCodec::default()).max_decoding_message_size(limit);
                     grpc.streaming(ClientStatus { shared }, request).await
+                }
+                Some(Call::CreateCertificate) => {
+                    let mut grpc = Grpc::new(ProstCodec::default()).max_decoding_message_size(certificates::MAX_BYTES);
+                    grpc.unary(Certificates { door }, request).await
                 }
                 Some(Call::HealthCheck) => Grpc::new(ProstCodec::default()).unary(Check { shared }, request).await,
                 Some(Call::HealthWatch) => {
@@ -179,10 +196,40 @@ where
 
 type Answers<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + Send>>;
 
+/// Who calls; who may not is logged and counted.
+fn admit<G: Generator, B>(shared: &Shared<G>, door: &Door, request: &http::Request<B>) -> Result<Caller, Status> {
+    let origin = Origin::of(request.extensions());
+    door.caller(&origin, request.headers()).inspect_err(|status| {
+        shared.connections.metrics().refused_callers.add(1);
+        tracing::warn!(peer = ?origin.address, path = request.uri().path(), "call refused: {}", status.message());
+    })
+}
+
+/// Makes certificates.
+struct Certificates {
+    door: Door,
+}
+
+impl Service<tonic::Request<IstioCertificateRequest>> for Certificates {
+    type Response = tonic::Response<IstioCertificateResponse>;
+    type Error = Status;
+    type Future = BoxFuture<Self::Response, Status>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: tonic::Request<IstioCertificateRequest>) -> Self::Future {
+        let made = certificates::create(self.door.clone(), request);
+        Box::pin(async move { made.await.map(tonic::Response::new) })
+    }
+}
+
 /// Answers with all of a type, once.
 struct Fetch<G: Generator> {
     shared: Arc<Shared<G>>,
     ty: ResourceType,
+    caller: Caller,
 }
 
 impl<G: Generator> Service<tonic::Request<DiscoveryRequest>> for Fetch<G> {
@@ -195,8 +242,8 @@ impl<G: Generator> Service<tonic::Request<DiscoveryRequest>> for Fetch<G> {
     }
 
     fn call(&mut self, request: tonic::Request<DiscoveryRequest>) -> Self::Future {
-        let (shared, ty) = (self.shared.clone(), self.ty);
-        Box::pin(async move { fetch::answer(&shared, ty, request.get_ref()).await.map(tonic::Response::new) })
+        let (shared, ty, caller) = (self.shared.clone(), self.ty, self.caller.clone());
+        Box::pin(async move { fetch::answer(&shared, ty, &caller, request.get_ref()).await.map(tonic::Response::new) })
     }
 }
 

@@ -5,6 +5,8 @@
 //! | | |
 //! |---|---|
 //! | [`session`] | one stream as a state machine, without input or output |
+//! | `secure`, `caller` | TLS, and who calls |
+//! | `certificates` | certificates for workloads |
 //! | `stream`, `codec`, `framing`, `encoded`, `grpc` | its way to a client |
 //! | `health`, `reflection` | gRPC's own services |
 //! | `fetch` | discovery with one answer |
@@ -13,6 +15,8 @@
 //! | `provenance` | which objects that was made of |
 //! | [`serve_http`] | health, metrics and debug pages |
 
+mod caller;
+mod certificates;
 mod codec;
 pub mod connections;
 mod csds;
@@ -27,6 +31,7 @@ mod health;
 mod http;
 mod provenance;
 mod reflection;
+mod secure;
 pub mod session;
 mod stream;
 #[cfg(test)]
@@ -34,21 +39,23 @@ pub(crate) mod tests;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
 pub use debounce::Debounce;
 pub use http::serve_http;
+pub use secure::Secure;
 
+use crate::ca::Ca;
 use crate::cache::Cache;
 use crate::generate::{Changes, Generator};
 use crate::metrics::Metrics;
+use caller::Door;
 use connections::Connections;
 use encoded::Encoded;
 
@@ -92,6 +99,8 @@ pub struct Shared<G: Generator> {
     limits: Limits,
     /// The name of this process in responses.
     identifier: Arc<str>,
+    /// The authority, for its page and metrics.
+    ca: OnceLock<Arc<Ca>>,
     stop: CancellationToken,
 }
 
@@ -116,8 +125,14 @@ impl<G: Generator> Shared<G> {
             waiting: AtomicBool::new(false),
             limits,
             identifier,
+            ca: OnceLock::new(),
             stop,
         })
+    }
+
+    /// Shows the state of this authority on its page and among the metrics. The first one counts.
+    pub fn show(&self, ca: Arc<Ca>) {
+        let _ = self.ca.set(ca);
     }
 
     /// Whether something has changed that is not published yet.
@@ -158,6 +173,12 @@ pub enum ServerError {
         flag: &'static str,
         /// The file.
         path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// TLS cannot be served.
+    #[error("TLS: {reason}")]
+    Secure {
         /// Why.
         reason: String,
     },
@@ -208,21 +229,6 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
-impl TlsFiles {
-    /// Reads them.
-    ///
-    /// # Errors
-    /// A file that cannot be read. What is in them is looked at when the server starts.
-    pub fn load(&self) -> Result<ServerTlsConfig, ServerError> {
-        let identity = Identity::from_pem(read("--tls-cert", &self.cert)?, read("--tls-key", &self.key)?);
-        let config = ServerTlsConfig::new().identity(identity);
-        Ok(match &self.client_ca {
-            None => config,
-            Some(path) => config.client_ca_root(Certificate::from_pem(read("--tls-client-ca", path)?)),
-        })
-    }
-}
-
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, ServerError> {
     std::fs::read(path).map_err(|error| {
         let reason = format!("cannot be read: {error}; give a PEM file");
@@ -230,29 +236,37 @@ fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, ServerError> {
     })
 }
 
-/// Serves xDS on a socket until `shared` is stopped; with `tls`, over TLS.
+/// Serves xDS on a socket until `shared` is stopped; with `secure`, over TLS, to callers that prove who they are.
 ///
 /// # Errors
 /// When the certificates cannot be used, or the server fails.
 pub async fn serve_grpc<G: Generator>(
     shared: Arc<Shared<G>>,
     socket: Bound,
-    tls: Option<ServerTlsConfig>,
+    secure: Option<Secure>,
 ) -> Result<(), ServerError> {
     let Bound { listener, address } = socket;
     let failed = |source| ServerError::Grpc { address, source };
     let stop = shared.stop.clone();
     let limits = shared.limits;
+    let door = match &secure {
+        None => Door::Open,
+        Some(secure) => Door::Guarded { ca: secure.ca.clone(), any_client: secure.any_client },
+    };
     let mut routes = tonic::service::Routes::default();
     let router = std::mem::take(routes.axum_router_mut());
-    *routes.axum_router_mut() = router.fallback_service(grpc::Api { shared });
+    *routes.axum_router_mut() = router.fallback_service(grpc::Api { shared: shared.clone(), door });
     let mut server = tonic::transport::Server::builder()
         .max_concurrent_streams(limits.max_streams)
         .http2_keepalive_interval(Some(limits.keepalive_interval))
         .http2_keepalive_timeout(Some(limits.keepalive_timeout));
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(failed)?;
-    }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    server.add_routes(routes).serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await.map_err(failed)
+    let server = server.add_routes(routes);
+    let stopped = stop.clone().cancelled_owned();
+    let Some(secure) = secure else {
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        return server.serve_with_incoming_shutdown(incoming, stopped).await.map_err(failed);
+    };
+    let metrics = move || shared.connections.metrics().clone();
+    let incoming = secure::accept(listener, secure, metrics, stop)?;
+    server.serve_with_incoming_shutdown(incoming, stopped).await.map_err(failed)
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::Shared;
+use super::caller::Caller;
 use super::codec::{self, Request};
 use super::connections::Guard;
 use super::framing::{Message, Messages};
@@ -32,15 +33,23 @@ pub(super) struct Method {
     pub(super) variant: Variant,
 }
 
+/// Who opened a stream.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) caller: Caller,
+}
+
 /// Serves a stream; it ends when the client ends it, breaks the protocol, or the server stops.
 pub(super) fn serve<G: Generator>(
     shared: Arc<Shared<G>>,
     method: Method,
-    peer: Option<SocketAddr>,
+    client: Client,
     requests: Messages,
 ) -> impl Stream<Item = Result<Message, Status>> + Send + 'static {
     let worlds = shared.cache.subscribe();
-    let driver = Driver { shared, method, peer, requests, worlds, client: None };
+    let Client { peer, caller } = client;
+    let driver = Driver { shared, method, peer, caller, requests, worlds, client: None };
     futures_util::stream::unfold(Some(driver), |driver| async move {
         let mut driver = driver?;
         match driver.next().await {
@@ -57,13 +66,14 @@ struct Driver<G: Generator> {
     shared: Arc<Shared<G>>,
     method: Method,
     peer: Option<SocketAddr>,
+    caller: Caller,
     requests: Messages,
     worlds: watch::Receiver<Arc<Published<G>>>,
     /// Who it is, once that was said.
-    client: Option<Client<G>>,
+    client: Option<Known<G>>,
 }
 
-struct Client<G: Generator> {
+struct Known<G: Generator> {
     proxy: Arc<Proxy>,
     /// The world of its resources.
     sequence: u64,
@@ -180,11 +190,12 @@ impl<G: Generator> Driver<G> {
     }
 
     /// The first request says who it is.
-    async fn greet(&mut self, request: &Request) -> Result<Client<G>, Status> {
+    async fn greet(&mut self, request: &Request) -> Result<Known<G>, Status> {
         let node = request.node().ok_or_else(|| {
             Status::invalid_argument("the first request of a stream has no node; set it, it says who you are")
         })?;
         let proxy = Arc::new(Proxy::from_node(node).map_err(|error| Status::invalid_argument(error.to_string()))?);
+        self.caller.check(&proxy)?;
         let Some((computed, lease)) = self.shared.cache.resources(&proxy).await else {
             return Err(Status::unavailable("generating the configuration failed, see the control plane's log"));
         };
@@ -192,12 +203,15 @@ impl<G: Generator> Driver<G> {
         tracing::info!(proxy = proxy.id, kind = %proxy.kind, service = method.service, "connected ({:?})", method.variant);
         let session = Session::new(method.variant, computed.resources);
         let guard = self.shared.connections.open(proxy.clone(), self.peer, method.service, session);
-        Ok(Client { proxy, sequence: computed.sequence, guard, _lease: lease })
+        Ok(Known { proxy, sequence: computed.sequence, guard, _lease: lease })
     }
 
     fn refused(&self, status: &Status) {
         let id = self.client.as_ref().map_or("unknown", |client| &client.proxy.id);
-        if status.code() == tonic::Code::InvalidArgument {
+        if status.code() == tonic::Code::PermissionDenied {
+            self.shared.connections.metrics().refused_callers.add(1);
+            tracing::warn!(peer = ?self.peer, "stream refused: {}", status.message());
+        } else if status.code() == tonic::Code::InvalidArgument {
             self.shared.connections.metrics().refused_streams.add(1);
             tracing::warn!(proxy = id, peer = ?self.peer, "stream ended: {}", status.message());
         } else {

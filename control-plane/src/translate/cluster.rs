@@ -13,10 +13,10 @@ use weft_proto::pb::google::protobuf as wkt;
 use super::policy::Policy;
 use super::view::View;
 use super::wire::{self, duration, object, text, u32_value};
-use super::{balancing, names, upstream_tls};
+use super::{balancing, mutual_tls, names, upstream_tls};
 use crate::model::config::DestinationRule;
 use crate::model::kinds::destination_rule::{
-    ConnectionPool, H2Upgrade, OutlierDetection, Subset, TcpKeepalive, TrafficPolicy,
+    ConnectionPool, H2Upgrade, HttpPool, OutlierDetection, Subset, TcpKeepalive, TrafficPolicy,
 };
 use crate::model::service::{Port, Protocol, Resolution, Service};
 use crate::node::ProxyKind;
@@ -136,6 +136,7 @@ pub(super) fn cluster(view: &View<'_>, target: &Target<'_>) -> pb::Cluster {
     let mut http = http_options(target.port.protocol, policy.connection_pool);
     if view.proxy.kind != ProxyKind::Grpc {
         upstream_tls::apply(&mut cluster, &mut http, target);
+        mutual_tls::apply(view, &mut cluster, &mut http, target, discovery);
     }
     if let Some(http) = http {
         cluster.typed_extension_protocol_options = HashMap::from([(HTTP_OPTIONS.to_owned(), pack(&http))]);
@@ -248,13 +249,7 @@ fn http_options(protocol: Protocol, pool: Option<&ConnectionPool>) -> Option<ups
     if !protocol.is_http() && protocol != Protocol::Auto && settings.is_none() {
         return None;
     }
-    let http2 = core::Http2ProtocolOptions {
-        max_concurrent_streams: settings
-            .and_then(|of| of.max_concurrent_streams)
-            .filter(|n| *n > 0)
-            .and_then(u32_value),
-        ..Default::default()
-    };
+    let http2 = http2_options(settings);
     let upgrade = settings.map(|of| of.h2_upgrade_policy).unwrap_or_default();
     let as_client = protocol == Protocol::Auto || settings.and_then(|of| of.use_client_protocol) == Some(true);
     let options = if as_client {
@@ -287,6 +282,12 @@ fn http_options(protocol: Protocol, pool: Option<&ConnectionPool>) -> Option<ups
         upstream_protocol_options: Some(options),
         ..Default::default()
     })
+}
+
+/// How HTTP/2 is spoken.
+pub(super) fn http2_options(settings: Option<&HttpPool>) -> core::Http2ProtocolOptions {
+    let streams = settings.and_then(|of| of.max_concurrent_streams).filter(|n| *n > 0);
+    core::Http2ProtocolOptions { max_concurrent_streams: streams.and_then(u32_value), ..Default::default() }
 }
 
 fn explicit(

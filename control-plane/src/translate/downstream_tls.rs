@@ -2,17 +2,20 @@
 
 use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 
+use super::mutual_tls;
 use super::upstream_tls::{authority_name, file, sds, secret_name, subject_matchers};
+use super::view::View;
 use super::wire::bool_value;
 use crate::model::kinds::gateway::{ServerTls, ServerTlsMode, TlsVersion};
 
-/// The context of a server; `None` if TLS does not end there, or needs what there is not yet.
-pub(super) fn context(of: &ServerTls, is_http: bool) -> Option<tls::DownstreamTlsContext> {
+/// The context of a server; `None` if TLS does not end there, or needs what there is not.
+pub(super) fn context(view: &View<'_>, of: &ServerTls, is_http: bool) -> Option<tls::DownstreamTlsContext> {
     let mutual = match of.mode {
         ServerTlsMode::Simple => None,
         ServerTlsMode::Mutual => Some(true),
         ServerTlsMode::OptionalMutual => Some(false),
-        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough | ServerTlsMode::IstioMutual => return None,
+        ServerTlsMode::IstioMutual => return view.has_identity().then(|| mutual_tls::downstream(view, is_http)),
+        ServerTlsMode::Passthrough | ServerTlsMode::AutoPassthrough => return None,
     };
     let mut common = tls::CommonTlsContext {
         tls_params: Some(parameters(of)),

@@ -9,6 +9,7 @@ use weft_proto::pb::envoy::config::endpoint::v3 as pb;
 
 use super::cluster::Target;
 use super::locality::{self, Shares};
+use super::mutual_tls;
 use super::view::View;
 use super::wire::{self, u32_value};
 use crate::model::endpoint::Endpoint;
@@ -92,7 +93,7 @@ fn groups(view: &View<'_>, target: &Target<'_>, found: Vec<(&Endpoint, u32)>) ->
                 zone: locality.zone.clone(),
                 sub_zone: locality.sub_zone.clone(),
             }),
-            lb_endpoints: of.into_iter().map(|(endpoint, port)| lb_endpoint(endpoint, port)).collect(),
+            lb_endpoints: of.into_iter().map(|(endpoint, port)| lb_endpoint(view, target, endpoint, port)).collect(),
             load_balancing_weight: u32_value(weight),
             priority: priorities.get(&priority).copied().unwrap_or_default(),
             ..Default::default()
@@ -101,11 +102,12 @@ fn groups(view: &View<'_>, target: &Target<'_>, found: Vec<(&Endpoint, u32)>) ->
     pb::ClusterLoadAssignment { endpoints, ..Default::default() }
 }
 
-fn lb_endpoint(endpoint: &Endpoint, port: u32) -> pb::LbEndpoint {
+fn lb_endpoint(view: &View<'_>, target: &Target<'_>, endpoint: &Endpoint, port: u32) -> pb::LbEndpoint {
     let of = pb::Endpoint { address: Some(wire::endpoint_address(&endpoint.address, port)), ..Default::default() };
     pb::LbEndpoint {
         host_identifier: Some(pb::lb_endpoint::HostIdentifier::Endpoint(of)),
         load_balancing_weight: u32_value(endpoint.weight),
+        metadata: mutual_tls::metadata(view, target.service, endpoint, port),
         ..Default::default()
     }
 }

@@ -153,6 +153,7 @@ fn manager(view: &View<'_>, bind: &str, port: u32, table: &str) -> pb::Filter {
         routes: Routes::Named(table.to_owned()),
         edge: true,
         grpc_web: false,
+        certificates: false,
         authorization: authorization::http_filters(view),
     };
     http::manager(&view.world.config().mesh, options)
@@ -170,7 +171,7 @@ fn of_server(
     match of.how {
         How::Http => Vec::new(),
         How::Https => {
-            let Some(context) = of.server.tls.as_ref().and_then(|tls| downstream_tls::context(tls, true)) else {
+            let Some(context) = of.server.tls.as_ref().and_then(|tls| downstream_tls::context(view, tls, true)) else {
                 return Vec::new();
             };
             let name = of.server.port.name.as_deref().unwrap_or("https");
@@ -190,7 +191,7 @@ fn connections(view: &View<'_>, of: &Opened<'_>, names: &[String]) -> Vec<pb::Fi
     let gateways = [of.gateway.reference.clone()];
     let place = Place { view, gateways: &gateways, port: of.server.port.number };
     let context = match (of.how, &of.server.tls) {
-        (How::TlsTermination, Some(tls)) => match downstream_tls::context(tls, false) {
+        (How::TlsTermination, Some(tls)) => match downstream_tls::context(view, tls, false) {
             Some(context) => Some(context),
             None => return Vec::new(),
         },

@@ -50,6 +50,8 @@ pub(super) struct Options {
     pub(super) edge: bool,
     /// Whether requests are gRPC from browsers.
     pub(super) grpc_web: bool,
+    /// Whether callers show certificates: the workload is told whose.
+    pub(super) certificates: bool,
     /// Who may come in: in front of everything else.
     pub(super) authorization: Vec<HttpFilter>,
 }
@@ -93,6 +95,15 @@ pub(super) fn manager(mesh: &MeshConfig, options: Options) -> listener::Filter {
         access_log: access_log(mesh),
         ..Default::default()
     };
+    if options.certificates {
+        manager.forward_client_cert_details = hcm::ForwardClientCertDetails::AppendForward as i32;
+        manager.set_current_client_cert_details = Some(hcm::SetCurrentClientCertDetails {
+            subject: bool_value(true),
+            dns: true,
+            uri: true,
+            ..Default::default()
+        });
+    }
     normalize(mesh, &mut manager);
     wire::network_filter(MANAGER, &manager)
 }

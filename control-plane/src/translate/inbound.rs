@@ -1,8 +1,8 @@
 //! What a sidecar's workload receives: its inbound listener and clusters.
 //!
 //! As in Istio, one listener takes all redirected connections (`virtualInbound`), with a chain for each port that a service
-//! of the workload has. Everything is plaintext until workloads have identities; then a chain becomes one for each of
-//! mutual TLS and plaintext, with the same filters.
+//! of the workload has. Where the workload has an identity, a chain becomes one for each of mutual TLS and plaintext, with the
+//! same filters; a PeerAuthentication may leave out either.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,13 @@ use weft_proto::pb::envoy::config::route::v3 as route_pb;
 
 use super::chains::{self, chain};
 use super::http::{self, Options, Routes};
+use super::mutual_tls::{self, MESH_HTTP_PROTOCOLS, MESH_PROTOCOLS};
 use super::view::View;
 use super::wire::{self, bool_value, duration};
 use super::{authorization, cluster, names};
 use crate::model::kinds::destination_rule::ConnectionPool;
 use crate::model::kinds::service_entry::IngressListener;
+use crate::model::peer_authentication::Mode;
 use crate::model::service::Protocol;
 
 /// Where redirected inbound connections arrive (Istio's port).
@@ -162,33 +164,114 @@ fn virtual_inbound(view: &View<'_>, ports: &[InboundPort<'_>]) -> pb::Listener {
         let own = port_chains(view, port);
         made.extend(own.into_iter().map(|chain| chains::only_port(chain, port.number)));
     }
-    let passthrough = manager(view, "InboundPassthroughCluster", names::INBOUND_PASSTHROUGH, 0, false);
-    made.push(chains::only_http(chain("virtualInbound-catchall-http", vec![passthrough])));
-    made.push(chain("virtualInbound", tcp(names::INBOUND_PASSTHROUGH)));
+    made.extend(catch_all(view));
     let name = names::VIRTUAL_INBOUND;
     let mut listener = chains::listener(name, ANY, PORT, TrafficDirection::Inbound, made, None, mesh);
+    if view.has_identity() {
+        let numbers: Vec<u32> = ports.iter().map(|port| port.number).collect();
+        chains::spare(&mut listener, &numbers);
+    }
     chains::with_original_dst(&mut listener);
     listener
+}
+
+/// The chains for ports that no service speaks of.
+fn catch_all(view: &View<'_>) -> Vec<pb::FilterChain> {
+    let cluster = names::INBOUND_PASSTHROUGH;
+    let make = |kind: Kind| match kind {
+        Kind::Http { certificates } => manager(view, "InboundPassthroughCluster", cluster, 0, false, certificates),
+        Kind::Tcp => {
+            let mesh = &view.world.config().mesh;
+            http::tcp_proxy(mesh, cluster, &[(cluster.to_owned(), 0)], None)
+        }
+    };
+    let http = "virtualInbound-catchall-http";
+    by_mode(view, None, Protocol::Auto, [http, "virtualInbound"], make)
+}
+
+/// What a chain ends in.
+enum Kind {
+    Http { certificates: bool },
+    Tcp,
+}
+
+/// The chains of a port by what connections to it must be. `called`: the names of the chain for HTTP and of the other one.
+fn by_mode(
+    view: &View<'_>,
+    port: Option<u32>,
+    protocol: Protocol,
+    called: [&str; 2],
+    make: impl Fn(Kind) -> pb::Filter,
+) -> Vec<pb::FilterChain> {
+    let tcp = || {
+        let mut filters = authorization::network_filters(view);
+        filters.push(make(Kind::Tcp));
+        filters
+    };
+    let http = |certificates| vec![make(Kind::Http { certificates })];
+    let plaintext = || match protocol {
+        protocol if protocol.is_http() => vec![chain(called[0], http(false))],
+        Protocol::Auto => vec![chains::only_http(chain(called[0], http(false))), chain(called[1], tcp())],
+        _ => vec![chain(called[1], tcp())],
+    };
+    // Where both are taken, what is offered tells the mesh's own connections from TLS that the workload itself ends.
+    let secured = |all: &'static [&'static str], rest: &'static [&'static str]| {
+        let name = |of: &str| format!("{of}-mtls");
+        let context = |is_http| mutual_tls::downstream(view, is_http);
+        match protocol {
+            protocol if protocol.is_http() => {
+                vec![chains::secured(chain(&name(called[0]), http(true)), &context(true), all)]
+            }
+            Protocol::Auto => vec![
+                chains::secured(chain(&name(called[0]), http(true)), &context(true), &MESH_HTTP_PROTOCOLS),
+                chains::secured(chain(&name(called[1]), tcp()), &context(false), rest),
+            ],
+            _ => vec![chains::secured(chain(&name(called[1]), tcp()), &context(false), all)],
+        }
+    };
+    match (view.inbound_mode(port), view.has_identity()) {
+        (Mode::Disable, _) | (Mode::Permissive, false) => plaintext(),
+        (Mode::Permissive, true) => {
+            let mut both = secured(&MESH_PROTOCOLS, &MESH_PROTOCOLS[..2]);
+            both.append(&mut plaintext());
+            if !protocol.is_http() {
+                // TLS that the workload itself ends: a match of TLS is not given up for one of anything.
+                both.push(chains::only_names(chain(&format!("{}-tls", called[1]), tcp()), vec!["*".to_owned()]));
+            }
+            both
+        }
+        (Mode::Strict, true) => secured(&[], &[]),
+        // Nobody can prove anything to a workload that has no identity, so nobody is let in.
+        (Mode::Strict, false) => {
+            let mesh = &view.world.config().mesh;
+            let nowhere = http::tcp_proxy(mesh, names::BLACK_HOLE, &[(names::BLACK_HOLE.to_owned(), 0)], None);
+            vec![chain(&format!("{}-no-identity", called[1]), vec![nowhere])]
+        }
+    }
 }
 
 fn port_chains(view: &View<'_>, port: &InboundPort<'_>) -> Vec<pb::FilterChain> {
     let mesh = &view.world.config().mesh;
     let cluster = names::inbound(port.number);
     let name = format!("0.0.0.0_{}", port.number);
-    let http = || manager(view, &format!("inbound_{name};"), &cluster, port.number, port.protocol == Protocol::GrpcWeb);
-    let tcp = || {
-        let mut filters = authorization::network_filters(view);
-        filters.push(http::tcp_proxy(mesh, &cluster, &[(cluster.clone(), 0)], None));
-        filters
+    let make = |kind: Kind| match kind {
+        Kind::Http { certificates } => {
+            let grpc_web = port.protocol == Protocol::GrpcWeb;
+            manager(view, &format!("inbound_{name};"), &cluster, port.number, grpc_web, certificates)
+        }
+        Kind::Tcp => http::tcp_proxy(mesh, &cluster, &[(cluster.clone(), 0)], None),
     };
-    match port.protocol {
-        protocol if protocol.is_http() => vec![chain(&name, vec![http()])],
-        Protocol::Auto => vec![chains::only_http(chain(&name, vec![http()])), chain(&name, tcp())],
-        _ => vec![chain(&name, tcp())],
-    }
+    by_mode(view, Some(port.number), port.protocol, [&name, &name], make)
 }
 
-fn manager(view: &View<'_>, stat_prefix: &str, cluster: &str, port: u32, grpc_web: bool) -> pb::Filter {
+fn manager(
+    view: &View<'_>,
+    stat_prefix: &str,
+    cluster: &str,
+    port: u32,
+    grpc_web: bool,
+    certificates: bool,
+) -> pb::Filter {
     let action = route_pb::RouteAction {
         cluster_specifier: Some(route_pb::route_action::ClusterSpecifier::Cluster(cluster.to_owned())),
         timeout: duration(std::time::Duration::ZERO),
@@ -221,6 +304,7 @@ fn manager(view: &View<'_>, stat_prefix: &str, cluster: &str, port: u32, grpc_we
         routes: Routes::Inline(Box::new(table)),
         edge: false,
         grpc_web,
+        certificates,
         authorization: authorization::http_filters(view),
     };
     http::manager(&view.world.config().mesh, options)

@@ -7,6 +7,7 @@
 //! | `scope` | which proxies get the same |
 //! | `view` | what a proxy sees: `exportTo`, Sidecars, which rule counts |
 //! | `cluster`, `policy`, `balancing`, `upstream_tls` | clusters |
+//! | `mutual_tls` | mutual TLS between workloads |
 //! | `secrets` | certificates and keys |
 //! | `endpoints`, `locality` | their endpoints |
 //! | `routes` | route configurations |
@@ -30,6 +31,7 @@ mod grpc;
 mod http;
 mod inbound;
 mod locality;
+mod mutual_tls;
 mod names;
 mod origins;
 mod outbound;
@@ -53,6 +55,7 @@ use weft_proto::pb::envoy::config::listener::v3::Listener;
 use weft_proto::pb::envoy::config::route::v3::RouteConfiguration;
 
 pub use self::scope::{Key, Scope};
+pub use self::secrets::TRUST_BUNDLE;
 
 use self::cluster::{Discovery, Target};
 use self::origins::{Objects, OfListeners};
@@ -97,6 +100,12 @@ impl Generator for World {
     fn touches_own(&self, key: &Key, changes: &Changes) -> bool {
         changes.everything || key.services().any(|service| changes.hosts.contains(&service.host))
     }
+}
+
+/// The resource that tells proxies to trust these roots, given as PEM.
+#[must_use]
+pub fn trust_bundle(roots: &str) -> Resource {
+    encoded(&secrets::trust_bundle(roots))
 }
 
 /// Everything a proxy gets.

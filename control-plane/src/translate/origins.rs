@@ -162,7 +162,9 @@ fn of_workload(view: &View<'_>) -> Objects {
     let services = view.own_services();
     let services = services.iter().filter_map(|key| view.world.service(key)).map(|service| called(&service.object));
     let sidecar = view.sidecar.map(|sidecar| called(&sidecar.key));
-    services.chain(sidecar).chain(authorization::objects(view).iter().map(called)).collect()
+    let policies = &view.world.config().peer_authentications;
+    let peers = policies.of_workload(&view.proxy.namespace, view.labels).map(|policy| called(&policy.key));
+    services.chain(sidecar).chain(peers).chain(authorization::objects(view).iter().map(called)).collect()
 }
 
 /// A secret's own object, by its name in SDS.

@@ -219,6 +219,7 @@ fn http_manager(view: &View<'_>, address: &str, (port, table): (u32, &str), grpc
         routes: Routes::Named(table.to_owned()),
         edge: false,
         grpc_web,
+        certificates: false,
         // Callers are judged where they arrive.
         authorization: Vec::new(),
     };

@@ -23,6 +23,8 @@ pub struct Scope {
     locality: Locality,
     sidecar: Option<ObjectKey>,
     told: Told,
+    /// It has a certificate of the mesh.
+    identity: bool,
     /// Of a gateway: its Gateways select it by any of them.
     labels: Labels,
 }
@@ -37,6 +39,7 @@ impl Scope {
             locality: proxy.locality.clone(),
             sidecar: view::sidecar(world, proxy, labels).map(|sidecar| sidecar.key.clone()),
             told: world.told_of(labels),
+            identity: view::has_identity(world, proxy, labels),
             labels: if proxy.kind == ProxyKind::Gateway { labels.clone() } else { Labels::new() },
         }
     }
@@ -47,6 +50,8 @@ impl Scope {
 pub struct Key {
     /// Those that the world knows, if the proxy does not say.
     labels: Labels,
+    /// What it asks of those that connect may be a namespace's.
+    namespace: String,
     /// The services of its workload, and their ports there.
     services: Vec<(ServiceKey, BTreeMap<u16, u16>)>,
     /// Its addresses, where listeners are bound to them.
@@ -57,7 +62,7 @@ impl Key {
     pub(super) fn of(world: &World, proxy: &Proxy) -> Self {
         if proxy.kind != ProxyKind::Sidecar {
             // It has nothing of its own.
-            return Self { labels: Labels::new(), services: Vec::new(), ips: Vec::new() };
+            return Self { labels: Labels::new(), namespace: String::new(), services: Vec::new(), ips: Vec::new() };
         }
         let labels = view::labels(world, proxy);
         let ports = |key: &ServiceKey| {
@@ -69,7 +74,7 @@ impl Key {
         // A Sidecar may name the proxy's own address, and without redirection listeners are bound to it.
         let by_address = !is_captured(proxy) || !world.config().sidecars.is_empty();
         let ips = if by_address { proxy.ips.clone() } else { Vec::new() };
-        Self { labels: labels.clone(), services, ips }
+        Self { labels: labels.clone(), namespace: proxy.namespace.clone(), services, ips }
     }
 
     /// The services of the workload.

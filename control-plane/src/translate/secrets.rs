@@ -20,6 +20,8 @@ use crate::model::kinds::gateway::ServerTlsMode;
 use crate::model::kinds::service::{ConfigMap, Secret};
 use crate::node::ProxyKind;
 
+/// The name of the secret that holds the roots of the mesh (Istio's).
+pub const TRUST_BUNDLE: &str = "ROOTCA";
 /// What ends the name of the certificates a Secret trusts.
 const AUTHORITY: &str = "-cacert";
 
@@ -43,7 +45,14 @@ pub(super) fn all(view: &View<'_>, targets: &[Target<'_>]) -> Vec<pb::Secret> {
             }
         }
     }
-    names.iter().filter_map(|name| secret(view, name)).collect()
+    let named = names.iter().filter_map(|name| secret(view, name));
+    let trust = view.world.trust().filter(|_| view.proxy.kind != ProxyKind::Grpc).map(|roots| trust_bundle(roots));
+    named.chain(trust).collect()
+}
+
+/// The roots of the mesh as a secret.
+pub(super) fn trust_bundle(roots: &str) -> pb::Secret {
+    pb::Secret { name: TRUST_BUNDLE.to_owned(), r#type: Some(trusted(roots.as_bytes().to_vec())) }
 }
 
 /// The secret of this name.

@@ -10,6 +10,7 @@ use crate::model::config::{DestinationRule, GatewayRef, Sidecar, VirtualService}
 use crate::model::host;
 use crate::model::kinds::meta::Labels;
 use crate::model::kinds::service_entry::{EgressListener, OutboundMode};
+use crate::model::peer_authentication::{self, Mode};
 use crate::model::service::{Port, Service, ServiceKey};
 use crate::node::{Proxy, ProxyKind};
 
@@ -90,6 +91,16 @@ impl<'w> View<'w> {
         self.by_host.get(host).and_then(|index| self.services.get(*index)).map(|seen| &**seen.service)
     }
 
+    /// Whether the workload has a certificate of the mesh.
+    pub(super) fn has_identity(&self) -> bool {
+        has_identity(self.world, self.proxy, self.labels)
+    }
+
+    /// What connections to a port of the workload must be; `None`: to any other.
+    pub(super) fn inbound_mode(&self, port: Option<u32>) -> Mode {
+        self.world.config().peer_authentications.mode(&self.proxy.namespace, self.labels, port)
+    }
+
     /// What happens to traffic to hosts that are not seen.
     pub(super) fn outbound_mode(&self) -> OutboundMode {
         let own = self.sidecar.and_then(|sidecar| sidecar.spec.outbound_traffic_policy.as_ref());
@@ -149,6 +160,11 @@ pub(super) fn labels<'w>(world: &'w World, proxy: &'w Proxy) -> &'w Labels {
     } else {
         &proxy.labels
     }
+}
+
+/// Whether a proxy has a certificate of the mesh: its workload's label says so, and there is somebody to make one.
+pub(super) fn has_identity(world: &World, proxy: &Proxy, labels: &Labels) -> bool {
+    world.trust().is_some() && proxy.kind != ProxyKind::Grpc && peer_authentication::has_identity(labels)
 }
 
 pub(super) fn own_services(world: &World, proxy: &Proxy, labels: &Labels) -> Vec<ServiceKey> {

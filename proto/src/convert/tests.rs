@@ -305,7 +305,11 @@ static_resources:
 /// A descriptor pool of the whole API, for the oracle.
 fn oracle() -> prost_reflect::DescriptorPool {
     let bytes = std::fs::read(env!("WEFT_DESCRIPTOR_SET")).unwrap();
-    prost_reflect::DescriptorPool::decode(bytes.as_slice()).unwrap()
+    let mut pool = prost_reflect::DescriptorPool::decode(bytes.as_slice()).unwrap();
+    // Our own.
+    let own = include_bytes!(concat!(env!("OUT_DIR"), "/own.bin"));
+    pool.decode_file_descriptor_set(own.as_slice()).unwrap();
+    pool
 }
 
 /// A message with some of its fields set, as an independent implementation has it.

@@ -40,6 +40,12 @@ record! {
         ingress_class: Option<String>,
         /// The label `istio` of the proxies that serve Ingresses. Default: `ingressgateway`.
         ingress_selector: Option<String>,
+        /// The trust domain of all workloads. Default: `cluster.local`.
+        trust_domain: Option<String>,
+        /// Former trust domains: certificates of workloads in them are taken as well.
+        trust_domain_aliases: Vec<String>,
+        /// Whether callers use mutual TLS where the other side can, if no DestinationRule says. Default: yes.
+        enable_auto_mtls: Option<bool>,
         /// How paths are normalised.
         path_normalization: Option<PathNormalization>,
     }
@@ -54,6 +60,12 @@ record! {
 }
 
 impl MeshConfig {
+    /// The trust domain of all workloads.
+    #[must_use]
+    pub fn trust_domain(&self) -> &str {
+        self.trust_domain.as_deref().filter(|name| !name.is_empty()).unwrap_or(crate::ca::TRUST_DOMAIN)
+    }
+
     /// The namespace whose objects are for all.
     #[must_use]
     pub fn root_namespace(&self) -> &str {

@@ -12,6 +12,7 @@ pub mod gateway_routes;
 pub mod ingress;
 pub mod mesh_config;
 pub mod meta;
+pub mod peer_authentication;
 pub mod service;
 pub mod service_entry;
 #[cfg(test)]
@@ -109,8 +110,6 @@ macro_rules! unenforced {
 }
 
 unenforced! {
-    /// A PeerAuthentication. **Source**: `security.istio.io/v1.PeerAuthentication`.
-    PeerAuthentication: "workloads have no identities, and traffic between them is plaintext",
     /// A RequestAuthentication. **Source**: `security.istio.io/v1.RequestAuthentication`.
     RequestAuthentication: "tokens are not checked",
     /// A Telemetry. **Source**: `telemetry.istio.io/v1.Telemetry`.
@@ -173,7 +172,7 @@ kinds! {
     /// Istio.
     EnvoyFilter = "networking.istio.io" "EnvoyFilter" namespaced envoy_filter::EnvoyFilter,
     /// Istio.
-    PeerAuthentication = "security.istio.io" "PeerAuthentication" namespaced PeerAuthentication,
+    PeerAuthentication = "security.istio.io" "PeerAuthentication" namespaced peer_authentication::PeerAuthentication,
     /// Istio.
     RequestAuthentication = "security.istio.io" "RequestAuthentication" namespaced RequestAuthentication,
     /// Istio.

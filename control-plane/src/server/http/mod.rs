@@ -34,6 +34,7 @@ const PAGES: &str = "\
 /debug/syncz                        what each proxy has, and what it refused and why
 /debug/connections                  who is connected
 /debug/push_status                  which configuration is served, how many follow
+/debug/ca                           who signs certificates, which roots are trusted, how far the replacement of one is
 /debug/configz                      the objects the configuration is made of, what is wrong with them, who refuses what they make
 /debug/objectz?object=OBJECT        which proxies run the newest state of an object: VirtualService default/reviews
 /debug/config_dump?proxyID=PROXY    what a proxy gets, in the form of Envoy's /config_dump
@@ -113,11 +114,12 @@ fn answer<G: Generator>(shared: &Shared<G>, path: &str, query: &str) -> Page {
         "/ready" if shared.stop.is_cancelled() => Page::text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
         "/ready" => Page::text(StatusCode::OK, "ready\n"),
         "/metrics" => {
-            let body = shared.connections.metrics().prometheus();
+            let body = shared.connections.metrics().prometheus(shared.ca.get().map(|ca| &**ca));
             Page { status: StatusCode::OK, content_type: "text/plain; version=0.0.4", body }
         }
         "/debug/syncz" => Page::json(&debug::syncz(&*shared.cache.current().world, &connections)),
         "/debug/connections" => Page::json(&debug::connections(&connections)),
+        "/debug/ca" => Page::json(&shared.ca.get().map_or(Json::Null, |ca| ca.status())),
         "/debug/push_status" => Page::json(&debug::push_status(&shared.cache, &connections)),
         "/debug/configz" => {
             let world = &shared.cache.current().world;
