@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod config;
 pub mod drain;
 pub mod http;
+pub mod identity;
 pub mod listener;
 pub mod logging;
 pub mod on_demand;

@@ -183,9 +183,11 @@ pub(super) fn server_info(sources: &Sources, _: &Params) -> Reply {
 }
 
 pub(super) fn ready(sources: &Sources, _: &Params) -> Reply {
-    let state = (sources.server)().state;
+    let info = (sources.server)();
+    let state = info.state;
     let status = if state == ServerState::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Reply::error(status, format!("{}\n", state.as_str()))
+    let waits = info.waits.map(|waits| format!("{waits}\n")).unwrap_or_default();
+    Reply::error(status, format!("{}\n{waits}", state.as_str()))
 }
 
 #[derive(Serialize)]

@@ -68,6 +68,8 @@ pub struct ServerInfo {
     pub options: CommandLineOptions,
     /// Node.
     pub node: Node,
+    /// What it waits for besides its configuration.
+    pub waits: Option<String>,
 }
 
 /// What a process is doing. **Source**: `envoy.admin.v3.ServerInfo.State`.

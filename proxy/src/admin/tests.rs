@@ -47,6 +47,7 @@ fn server(state: ServerState) -> ServerInfo {
         uptime: Duration::from_secs(5),
         options: CommandLineOptions { concurrency: 2, ..CommandLineOptions::default() },
         node: Node { id: "n1".into(), cluster: "c1".into(), ..Node::default() },
+        waits: None,
     }
 }
 

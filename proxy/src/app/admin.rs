@@ -16,6 +16,7 @@ use crate::admin::{
 };
 use crate::cluster::{Cluster, Host};
 use crate::config::{self, HealthStatus};
+use crate::identity::Identity;
 use crate::listener::{Listener, ListenerManager};
 use crate::stream_info::PeerAddr;
 use crate::transport::tls;
@@ -47,6 +48,7 @@ pub async fn start(
     options: &Options,
     listeners: &Arc<ListenerManager>,
     xds: &Xds,
+    identity: Option<Identity>,
     commands: mpsc::UnboundedSender<Command>,
 ) -> anyhow::Result<Option<tokio::task::JoinHandle<()>>> {
     let Some(admin) = &built.description.admin else { return Ok(None) };
@@ -58,7 +60,7 @@ pub async fn start(
     }
     tracing::info!(address = %server.local_address(), "admin address");
     let logs = AccessLogs::compile(&admin.access_log, &built.parts.sinks, &built.parts.runtime)?;
-    let sources = sources(built, options, listeners, xds, commands);
+    let sources = sources(built, options, listeners, xds, identity, commands);
     Ok(Some(tokio::spawn(server.serve(sources, logs, std::future::pending()))))
 }
 
@@ -67,6 +69,7 @@ fn sources(
     options: &Options,
     listeners: &Arc<ListenerManager>,
     xds: &Xds,
+    identity: Option<Identity>,
     commands: mpsc::UnboundedSender<Command>,
 ) -> Sources {
     let d = &built.description;
@@ -85,12 +88,16 @@ fn sources(
         runtime: built.parts.runtime.clone(),
         sinks: built.parts.sinks.clone(),
         loggers: Arc::new(Loggers::new(level, move |directives| apply(directives))),
-        server: Arc::new(move || ServerInfo {
-            version: format!("weft/{}/Clean/RELEASE/aws-lc", env!("CARGO_PKG_VERSION")),
-            state: state(draining.load(Ordering::Relaxed), phases.phase()),
-            uptime: started.elapsed(),
-            options: server_options.clone(),
-            node: node.clone(),
+        server: Arc::new(move || {
+            let waits = identity.as_ref().and_then(Identity::waits);
+            ServerInfo {
+                version: format!("weft/{}/Clean/RELEASE/aws-lc", env!("CARGO_PKG_VERSION")),
+                state: state(draining.load(Ordering::Relaxed), phases.phase(), waits.is_some()),
+                waits,
+                uptime: started.elapsed(),
+                options: server_options.clone(),
+                node: node.clone(),
+            }
         }),
         clusters: Arc::new(move || {
             clusters.all().iter().map(|c| cluster(c, discovered.is_discovered(&c.name))).collect()
@@ -113,10 +120,12 @@ fn sources(
     }
 }
 
-fn state(draining: bool, phase: Phase) -> ServerState {
+/// What the process is doing; `waits`: the workload has no certificate yet, so nobody can be served as it should.
+fn state(draining: bool, phase: Phase, waits: bool) -> ServerState {
     match phase {
         Phase::Runtime | Phase::StaticClusters | Phase::Clusters => ServerState::PreInitializing,
         Phase::Listeners => ServerState::Initializing,
+        Phase::Live if waits => ServerState::Initializing,
         Phase::Live if draining => ServerState::Draining,
         Phase::Live => ServerState::Live,
     }

@@ -134,6 +134,7 @@ pub struct Built {
     /// What discovered configuration may refer to in the bootstrap.
     environment: config::from_xds::Environment,
     description: admin::Description,
+    identity: Option<config::WorkloadIdentity>,
     began: tokio::time::Instant,
 }
 
@@ -183,7 +184,12 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
         let listener = Listener::new(l, &parts);
         listeners.push(listener.map_err(|e| at(&format!("static_resources.listeners[{i}]"), e))?);
     }
-    Ok(Built { parts, listeners, dynamic: bootstrap.dynamic, environment, description, began })
+    if let Some(identity) = &bootstrap.identity {
+        crate::xds::dial::check(&identity.ca, &parts.clusters)
+            .map_err(|e| at("bootstrap_extensions.typed_config.ca", e))?;
+    }
+    let (dynamic, identity) = (bootstrap.dynamic, bootstrap.identity);
+    Ok(Built { parts, listeners, dynamic, environment, description, identity, began })
 }
 
 impl Built {

@@ -14,12 +14,14 @@ use crate::cluster::Clusters;
 use crate::cluster::dns::DnsTasks;
 use crate::config;
 use crate::drain::Drain;
+use crate::identity::Identity;
 use crate::listener::accept::{self, Socket};
 use crate::listener::bind::Bound;
 use crate::listener::{Assignment, DrainStyle, Listener, ListenerManager, Sockets};
 use crate::transport::tls;
 use crate::upstream::pool;
 use crate::worker;
+use crate::xds::dial::Dialer;
 use crate::xds::{Start, Xds};
 
 /// Runs until a signal ends it.
@@ -116,6 +118,15 @@ async fn supervise(
     let mut reopen = signal(SignalKind::user_defined1())?;
     let (commands, mut asked) = unbounded_channel();
     let parts = built.parts.clone();
+    let (identity, keeper) = match &built.identity {
+        None => (None, None),
+        Some(config) => {
+            let root = parts.stats.root();
+            let dialer = Dialer::new(&config.ca, &parts.clusters, &parts.secrets, &root)?;
+            let (identity, keeper) = Identity::new(config.clone(), dialer, &root);
+            (Some(identity), Some(tokio::spawn(keeper.run())))
+        }
+    };
     let (xds, discovery) = Xds::new(Start {
         parts: parts.clone(),
         dynamic: built.dynamic.clone(),
@@ -127,8 +138,9 @@ async fn supervise(
         statics,
         dns,
         cache: options.xds_cache.clone(),
+        identity: identity.clone(),
     })?;
-    let admin = admin::start(&built, options, &listeners, &xds, commands).await?;
+    let admin = admin::start(&built, options, &listeners, &xds, identity, commands).await?;
     let discovery = tokio::spawn(discovery.run());
     let watching = tokio::spawn(tls::watch_secrets(parts.secrets.clone()));
     let mut sweep = parts.clusters.sweep();
@@ -165,6 +177,7 @@ async fn supervise(
     tracing::info!("caught a signal; draining");
     draining.store(true, Ordering::Relaxed);
     discovery.abort();
+    keeper.into_iter().for_each(|keeper| keeper.abort());
     for l in listeners.all() {
         l.stop.begin(false);
     }

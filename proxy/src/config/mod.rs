@@ -14,6 +14,7 @@ pub mod from_file;
 pub mod from_xds;
 mod http;
 mod http_filter;
+mod identity;
 mod listener;
 mod matcher;
 pub mod pending;
@@ -29,6 +30,7 @@ pub use error::*;
 pub use fault::*;
 pub use http::*;
 pub use http_filter::*;
+pub use identity::*;
 pub use listener::*;
 pub use matcher::*;
 pub use retry::*;
@@ -70,6 +72,8 @@ pub struct Bootstrap {
     pub outlier_event_log: Option<String>,
     /// `application_log_config.log_format`.
     pub application_log_format: Option<ApplicationLogFormat>,
+    /// The identity of the workload, of `bootstrap_extensions`.
+    pub identity: Option<WorkloadIdentity>,
     /// The encoded `Bootstrap` as loaded, for `/config_dump`.
     pub raw: Bytes,
 }

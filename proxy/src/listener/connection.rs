@@ -17,8 +17,9 @@ use super::chain::{Body, Chain, End, Gate};
 use super::chain_match::ConnFacts;
 use super::connection_limit::{Place, Verdict};
 use super::filters::Detected;
-use super::{Listener, http};
+use super::{Listener, http, refusal};
 use crate::access_log::LogContext;
+use crate::config;
 use crate::drain::Drain;
 use crate::stream_info::{CloseType, ConnInfo, PeerAddr, ResponseFlags, StreamInfo, TlsInfo};
 use crate::transport::Stream;
@@ -217,7 +218,7 @@ impl Conn {
                 return None;
             }
         };
-        match secure(stream, listener, chain).await {
+        match secure(stream, listener, chain, &self.peer).await {
             Ok((stream, tls)) => {
                 let info = self.info(listener, chain.name.clone(), tls, None);
                 Some(Entered { stream, info, chain: chain.clone(), body, passed })
@@ -300,6 +301,13 @@ impl Conn {
     /// No filter chain takes it.
     fn unmatched(mut self, stream: Stream, listener: &Listener) {
         listener.stats.no_filter_chain_match.inc();
+        let plaintext = self.detected.transport_protocol == "raw_buffer";
+        let reason = if plaintext && listener.config.filter_chains.iter().any(is_tls) {
+            "it is plaintext, and no filter chain takes that from here; there are some for TLS"
+        } else {
+            "no filter chain takes it"
+        };
+        refusal::tell(&listener.config.name, &self.peer, reason);
         stream.reset_if_unread();
         drop(stream);
         if !listener.access_logs.is_empty() {
@@ -336,18 +344,23 @@ enum HandshakeFailed {
     TooSlow,
 }
 
+fn is_tls(chain: &config::FilterChain) -> bool {
+    matches!(chain.transport, config::DownstreamTransport::Tls(_))
+}
+
 /// The TLS handshake, where the chain has one.
 async fn secure(
     stream: Stream,
     listener: &Listener,
     chain: &Chain,
+    peer: &PeerAddr,
 ) -> Result<(Stream, Option<Arc<TlsInfo>>), HandshakeFailed> {
     let Some(tls) = &chain.tls else { return Ok((stream, None)) };
     let limit = chain.handshake_timeout.unwrap_or(HANDSHAKE);
     match tokio::time::timeout(limit, Box::pin(tls.accept(stream))).await {
         Ok(Ok((stream, info))) => Ok((stream, Some(info))),
         Ok(Err(error)) => {
-            tracing::debug!(listener = %listener.config.name, %error, "TLS handshake failed");
+            refusal::tell(&listener.config.name, peer, format_args!("TLS handshake failed: {error}"));
             Err(HandshakeFailed::Tls(error.reason))
         }
         Err(_) => {

@@ -13,6 +13,7 @@ pub mod discovered;
 pub mod filters;
 mod http;
 mod manager;
+mod refusal;
 mod runtime;
 
 pub use admission::GlobalLimit;

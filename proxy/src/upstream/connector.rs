@@ -86,7 +86,7 @@ async fn open(cluster: &Cluster, host: &Host, options: &Options<'_>) -> Result<S
         server_name: options.sni,
         host_name: (!host.hostname.is_empty()).then_some(&*host.hostname),
         san_override: &sans,
-        alpn_override: options.alpn_decides.then_some(alpn.as_slice()),
+        alpn_override: None,
         alpn_fallback: &alpn,
     };
     let (stream, _) = tls.connect(stream, connect).await.map_err(|e| (ConnectFault::Remote, e.reason.into_owned()))?;

@@ -3,6 +3,7 @@
 //!
 //! Runs on: the control thread, a task for each stream.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use super::dial::Dialer;
 use super::grpc::{self, Requests, Responses};
 use crate::config::{ApiConfigSource, BackOff, RateLimit};
+use crate::identity;
 use crate::stats::{Counter, Gauge};
 
 /// Responses that wait for the control thread; the server is not read any further.
@@ -39,6 +41,8 @@ pub struct Client {
     pub path: &'static str,
     /// Settings.
     pub config: ApiConfigSource,
+    /// A file with a token to show.
+    pub token: Option<PathBuf>,
     /// Counts requests that the rate limit holds back.
     pub limited: Counter,
     /// Requests held back.
@@ -66,10 +70,15 @@ impl Client {
             Ok(d) => d,
             Err(reason) => return (reason, false),
         };
+        let mut metadata = self.config.metadata.clone();
+        match self.token.as_deref().map(identity::authorization).transpose() {
+            Ok(header) => metadata.extend(header),
+            Err(reason) => return (reason, false),
+        }
         let target = grpc::Target {
             authority: &dialled.authority,
             path: self.path,
-            metadata: &self.config.metadata,
+            metadata: &metadata,
             keepalive: dialled.keepalive,
         };
         let (requests, responses) = match grpc::call(dialled.stream, &target).await {

@@ -163,6 +163,14 @@ impl Requests {
         }
         Ok(())
     }
+
+    /// Says that there are no more.
+    ///
+    /// # Errors
+    /// The call is over.
+    pub fn finish(&mut self) -> Result<(), GrpcError> {
+        Ok(self.0.send_data(Bytes::new(), true)?)
+    }
 }
 
 impl Responses {

@@ -58,6 +58,7 @@ use crate::app::Parts;
 use crate::cluster::dns::DnsTasks;
 use crate::config::from_xds::Environment;
 use crate::config::{self, ConfigError, DynamicResources};
+use crate::identity::Identity;
 use crate::listener::{Listener, ListenerManager, Sockets};
 use cache::Cache;
 use sources::Sources;
@@ -84,6 +85,8 @@ pub struct Start {
     pub dns: DnsTasks,
     /// `--xds-cache`: where the last good configuration is kept.
     pub cache: Option<PathBuf>,
+    /// The identity of the workload.
+    pub identity: Option<Identity>,
 }
 
 /// What the rest of the process sees of discovery. Cheap to clone.
@@ -119,9 +122,10 @@ impl Xds {
             start.statics,
         );
         state.cache = cache;
+        state.secrets.identity = start.identity.clone();
         state.start(Instant::now());
         let xds = Xds(Arc::new(Mutex::new(state)));
-        let discovery = Discovery::new(xds.0.clone(), start.parts, start.dns);
+        let discovery = Discovery::new(xds.0.clone(), start.parts, start.dns, start.identity);
         Ok((xds, discovery))
     }
 

@@ -23,6 +23,7 @@ use super::stats::ControlPlaneStats;
 use crate::app::Parts;
 use crate::cluster::dns::DnsTasks;
 use crate::config::ApiConfigSource;
+use crate::identity::Identity;
 use crate::on_demand::Ask;
 
 /// Discovery at work.
@@ -41,13 +42,15 @@ pub struct Discovery {
     names: FuturesUnordered<BoxFuture<'static, String>>,
     /// What requests need.
     asks: Option<mpsc::Receiver<Ask>>,
+    /// The identity of the workload.
+    identity: Option<Identity>,
     stats: ControlPlaneStats,
     /// The cache being written.
     writing: JoinSet<()>,
 }
 
 impl Discovery {
-    pub(super) fn new(state: Arc<Mutex<State>>, parts: Arc<Parts>, dns: DnsTasks) -> Self {
+    pub(super) fn new(state: Arc<Mutex<State>>, parts: Arc<Parts>, dns: DnsTasks, identity: Option<Identity>) -> Self {
         let stats = ControlPlaneStats::new(&parts.stats.root());
         stats.connected_state.set(0);
         let (tell, events) = mpsc::channel(RESPONSES);
@@ -61,6 +64,7 @@ impl Discovery {
             files: Files::new(),
             names: FuturesUnordered::new(),
             asks: parts.on_demand.take_inbox(),
+            identity,
             stats,
             writing: JoinSet::new(),
             parts,
@@ -83,6 +87,7 @@ impl Discovery {
                 () = until(deadline) => self.state.lock().elapsed(Instant::now()),
                 Some(cluster) = self.names.next() => self.state.lock().resolved(&cluster, Instant::now()),
                 Some(ask) = next_ask(&mut self.asks) => self.asked(ask),
+                () = next_certificate(&mut self.identity) => self.state.lock().certificate_came(Instant::now()),
                 () = writable => {}
                 () = until(save), if self.writing.is_empty() => self.save(),
                 Some(_) = self.writing.join_next() => {}
@@ -176,7 +181,8 @@ impl Discovery {
         let path = if config.delta { methods.1 } else { methods.0 };
         self.state.lock().cache_opening(&key, Instant::now());
         let limited = self.stats.rate_limit_enforced.clone();
-        let client = Client { dialer, path, config, limited, pending: self.stats.pending_requests.clone() };
+        let token = self.identity.as_ref().and_then(|identity| identity.token_for(&config.target));
+        let client = Client { dialer, path, config, token, limited, pending: self.stats.pending_requests.clone() };
         self.streams.spawn(client.run(key, self.tell.clone()));
     }
 
@@ -252,6 +258,14 @@ fn kind(key: &Key) -> Option<Kind> {
 async fn next_ask(asks: &mut Option<mpsc::Receiver<Ask>>) -> Option<Ask> {
     match asks {
         Some(asks) => asks.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Ends when the workload has another certificate.
+async fn next_certificate(identity: &mut Option<Identity>) {
+    match identity {
+        Some(identity) => identity.changed().await,
         None => std::future::pending().await,
     }
 }

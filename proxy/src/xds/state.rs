@@ -411,7 +411,11 @@ impl State {
     /// Asks for a secret unless it is there; whether it has to be waited for.
     pub(super) fn want_secret(&mut self, name: &str, source: &ConfigSource) -> bool {
         self.secrets.wanted(name, &self.parts.stats.root());
-        self.sources.watch(&source.from, Kind::Secret, name);
+        if self.secrets.is_own(&source.from) {
+            self.want_own_secret(name, &source.from);
+        } else {
+            self.sources.watch(&source.from, Kind::Secret, name);
+        }
         self.parts.secrets.discovered(&source.from, name).is_none()
     }
 

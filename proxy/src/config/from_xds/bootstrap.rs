@@ -9,7 +9,7 @@ use weft_proto::pb::envoy::config::cluster::v3::Cluster as PbCluster;
 use weft_proto::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 
 use super::ctx::{Ctx, Out};
-use super::{access_log, address, cluster, endpoint, listener, runtime, secret, source, stats, value};
+use super::{access_log, address, cluster, endpoint, identity, listener, runtime, secret, source, stats, value};
 use crate::config::{
     AccessLog, AccessLogSink, Address, Admin, ApplicationLogFormat, Bootstrap, Cluster, Listener, LogFormat,
     LogTemplate, Node, Secret, SecretKind,
@@ -38,6 +38,7 @@ pub(super) fn bootstrap(c: &Ctx<'_>, b: &pb::Bootstrap, node: Node) -> Out<Boots
             }
         }
     };
+    let identity = identity::extensions(c, &b.bootstrap_extensions);
     let manager = manager?.unwrap_or_default();
     let mut clusters = clusters?;
     manager.bind_unbound(&resources.clusters, &mut clusters);
@@ -53,6 +54,7 @@ pub(super) fn bootstrap(c: &Ctx<'_>, b: &pb::Bootstrap, node: Node) -> Out<Boots
         local_cluster_name: manager.local_cluster_name,
         outlier_event_log: manager.outlier_event_log,
         application_log_format,
+        identity: identity?,
         raw: Bytes::from(b.encode_to_vec()),
     })
 }

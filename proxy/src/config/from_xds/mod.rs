@@ -26,6 +26,7 @@ mod hcm_extensions;
 mod headers;
 mod http_filter;
 mod http_options;
+mod identity;
 mod lb;
 mod listener;
 mod listener_filter;

@@ -122,10 +122,13 @@ fn api(c: &Ctx<'_>, a: &core::ApiConfigSource, stream: Stream) -> Out<ApiConfigS
         back_off_base: back_off.0,
         back_off_max: back_off.1,
         rate_limit: c.opt("rate_limit_settings", &a.rate_limit_settings, rate_limit)?,
-        metadata: here.each("initial_metadata", &service.initial_metadata, |_, h| {
-            Ok((h.key.to_ascii_lowercase(), h.value.clone()))
-        })?,
+        metadata: metadata(&here, service)?,
     })
+}
+
+/// The headers of calls to a gRPC service.
+pub(super) fn metadata(c: &Ctx<'_>, g: &core::GrpcService) -> Out<Vec<(String, String)>> {
+    c.each("initial_metadata", &g.initial_metadata, |_, h| Ok((h.key.to_ascii_lowercase(), h.value.clone())))
 }
 
 fn rate_limit(c: &Ctx<'_>, r: &core::RateLimitSettings) -> Out<RateLimit> {
@@ -135,7 +138,8 @@ fn rate_limit(c: &Ctx<'_>, r: &core::RateLimitSettings) -> Out<RateLimit> {
     Ok(RateLimit { max_tokens, fill_per_mille: ((fill * 1000.0) as u64).max(1) })
 }
 
-fn target(c: &Ctx<'_>, g: &core::GrpcService) -> Out<(GrpcTarget, (Duration, Duration))> {
+/// The server of a gRPC service, and the pauses before it is called again.
+pub(super) fn target(c: &Ctx<'_>, g: &core::GrpcService) -> Out<(GrpcTarget, (Duration, Duration))> {
     use grpc_service::TargetSpecifier as T;
     match &g.target_specifier {
         None => c.refuse("a target is required: envoy_grpc or google_grpc"),

@@ -90,7 +90,8 @@ impl State {
         for ((source, name), entry) in &self.routes.all {
             entry.active.iter().for_each(|loaded| add(source, Kind::Routes, name, loaded));
         }
-        for ((source, name), entry) in &self.secrets.all {
+        // The workload's own key is never on a disk, nor what is shown in its place.
+        for ((source, name), entry) in self.secrets.all.iter().filter(|((source, _), _)| !self.secrets.is_own(source)) {
             entry.active.iter().for_each(|loaded| add(source, Kind::Secret, name, loaded));
         }
         for ((source, name), loaded) in &self.runtime.loaded {
