@@ -23,6 +23,7 @@ pub struct ControlPlane {
     grpc: u16,
     secure_grpc: u16,
     http: Admin,
+    args: Vec<String>,
 }
 
 impl ControlPlane {
@@ -31,15 +32,32 @@ impl ControlPlane {
     /// # Errors
     /// When there is no binary, or it does not come up.
     pub async fn start(files: &[(&str, &str)]) -> Result<Self> {
+        Self::launch(files, true, &[]).await
+    }
+
+    /// Starts it with a certificate of its own authority on the TLS port, and with further arguments.
+    ///
+    /// # Errors
+    /// When there is no binary, or it does not come up.
+    pub async fn secured(files: &[(&str, &str)], args: &[&str]) -> Result<Self> {
+        Self::launch(files, false, args).await
+    }
+
+    async fn launch(files: &[(&str, &str)], tls_files: bool, more: &[&str]) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("weft-mesh-").tempdir()?;
         std::fs::create_dir(dir.path().join("mesh"))?;
         for (name, text) in files {
             std::fs::write(dir.path().join("mesh").join(name), text)?;
         }
         crate::tls::material()?.write(dir.path())?;
-        let (child, ports) = spawn(dir.path(), 0).await?;
+        let mut args: Vec<String> = more.iter().map(|arg| (*arg).to_owned()).collect();
+        let files = [("--tls-cert", "server.pem"), ("--tls-key", "server.key"), ("--tls-client-ca", "ca.pem")];
+        for (flag, file) in files.into_iter().filter(|_| tls_files) {
+            args.extend([flag.to_owned(), dir.path().join(file).to_string_lossy().into_owned()]);
+        }
+        let (child, ports) = spawn(dir.path(), [0, 0], &args).await?;
         let [grpc, secure_grpc, http] = ports;
-        Ok(Self { child, dir, grpc, secure_grpc, http: Admin { port: http } })
+        Ok(Self { child, dir, grpc, secure_grpc, http: Admin { port: http }, args })
     }
 
     /// Kills it and starts another one where it was.
@@ -48,7 +66,7 @@ impl ControlPlane {
     /// When it does not come up.
     pub async fn restart(&mut self) -> Result<()> {
         self.kill().await?;
-        let (child, ports) = spawn(self.dir.path(), self.grpc).await?;
+        let (child, ports) = spawn(self.dir.path(), [self.grpc, self.secure_grpc], &self.args).await?;
         self.child = child;
         [self.grpc, self.secure_grpc, self.http.port] = ports;
         Ok(())
@@ -114,6 +132,35 @@ impl ControlPlane {
     #[must_use]
     pub fn secure_grpc(&self) -> u16 {
         self.secure_grpc
+    }
+
+    /// Where its authority keeps its state: `root-cert.pem` is whom to trust.
+    #[must_use]
+    pub fn ca_dir(&self) -> PathBuf {
+        self.dir.path().join("ca")
+    }
+
+    /// A token that proves a service account to it, in a file.
+    ///
+    /// # Errors
+    /// When none is made.
+    pub async fn token(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let dir = self.ca_dir();
+        let dir = dir.to_string_lossy();
+        let token = self.weft(&["token", "create", "-n", namespace, "-s", account, "--ca-dir", &dir]).await?;
+        let path = self.dir.path().join(format!("token-{namespace}-{account}"));
+        std::fs::write(&path, token)?;
+        Ok(path)
+    }
+
+    /// A metric.
+    ///
+    /// # Errors
+    /// When there is none of this name and these labels, as they are printed.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let metrics = self.http.text("/metrics").await?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(line.with_context(|| format!("no {name} in\n{metrics}"))?.parse()?)
     }
 
     /// A directory for what a test needs.
@@ -200,15 +247,13 @@ fn binary() -> Result<PathBuf> {
 }
 
 /// The process, and its ports: xDS, xDS over TLS, HTTP.
-async fn spawn(dir: &Path, port: u16) -> Result<(Child, [u16; 3])> {
+async fn spawn(dir: &Path, ports: [u16; 2], args: &[String]) -> Result<(Child, [u16; 3])> {
     let log = std::fs::File::options().append(true).create(true).open(dir.join("log"))?;
     let mut command = Command::new(binary()?);
     command.arg("control-plane").arg("--config-dir").arg(dir.join("mesh")).args(["--debounce", "20ms"]);
-    command.args(["--grpc-addr", &format!("127.0.0.1:{port}"), "--http-addr", "127.0.0.1:0"]);
-    command.args(["--monitoring-addr", "127.0.0.1:0", "--secure-grpc-addr", "127.0.0.1:0"]);
-    for (flag, file) in [("--tls-cert", "server.pem"), ("--tls-key", "server.key"), ("--tls-client-ca", "ca.pem")] {
-        command.arg(flag).arg(dir.join(file));
-    }
+    command.args(["--grpc-addr", &format!("127.0.0.1:{}", ports[0]), "--http-addr", "127.0.0.1:0"]);
+    command.args(["--monitoring-addr", "127.0.0.1:0", "--secure-grpc-addr", &format!("127.0.0.1:{}", ports[1])]);
+    command.arg("--ca-dir").arg(dir.join("ca")).args(args);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
     let line =

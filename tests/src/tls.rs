@@ -27,7 +27,8 @@ pub struct Material {
     pub ca: String,
     /// By file name: `server` (for `localhost` and `127.0.0.1`), `other` (for `other.example`), `googleapis` (for
     /// `www.googleapis.com`), `client` (SPIFFE
-    /// `spiffe://example/client`), `expired`, `stranger` (a client of another authority).
+    /// `spiffe://example/client`), `web` (the workload `web` of namespace `default`), `expired`, `stranger` (a client of another
+    /// authority).
     pub identities: Vec<(&'static str, Identity)>,
 }
 
@@ -82,6 +83,7 @@ fn make() -> Result<Material> {
         ("googleapis", leaf(&ca, "googleapis", &["www.googleapis.com"], None)?),
         ("client", leaf(&ca, "client", &["client.example"], Some("spiffe://example/client"))?),
         ("expired", expired(&ca)?),
+        ("web", leaf(&ca, "web", &[], Some("spiffe://cluster.local/ns/default/sa/web"))?),
         ("stranger", leaf(&stranger, "stranger", &["client.example"], Some("spiffe://example/client"))?),
     ];
     Ok(Material { ca: ca.pem(), identities })
@@ -145,14 +147,31 @@ pub fn server_as(identity: &str, alpn: &[&str]) -> Result<Arc<ServerConfig>> {
 /// # Errors
 /// When the material is unusable.
 pub fn client(identity: Option<&str>, alpn: &[&str]) -> Result<Arc<ClientConfig>> {
+    let identity = identity.map(|name| material()?.identity(name)).transpose()?;
+    connecting(identity, alpn)
+}
+
+/// The same, which shows this certificate.
+///
+/// # Errors
+/// When the key is of no use.
+pub fn client_with(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    alpn: &[&str],
+) -> Result<Arc<ClientConfig>> {
+    connecting(Some((chain, key)), alpn)
+}
+
+fn connecting(
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    alpn: &[&str],
+) -> Result<Arc<ClientConfig>> {
     let versions = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     let trusting = versions.dangerous().with_custom_certificate_verifier(Arc::new(Trusting));
     let mut config = match identity {
         None => trusting.with_no_client_auth(),
-        Some(name) => {
-            let (chain, key) = material()?.identity(name)?;
-            trusting.with_client_auth_cert(chain, key)?
-        }
+        Some((chain, key)) => trusting.with_client_auth_cert(chain, key)?,
     };
     config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     config.resumption = rustls::client::Resumption::disabled();

@@ -14,7 +14,7 @@ use weft_tests::client::fetch;
 use weft_tests::control_plane::{ControlPlane, bootstrap};
 use weft_tests::locate::{Kind, NO_ENVOY, NO_WEFT, NO_WEFT_CLI, skipped, weft_cli};
 use weft_tests::ports::Reserved;
-use weft_tests::tls;
+use weft_tests::unary::Call;
 use weft_tests::wait::{PATIENCE, eventually};
 use weft_tests::world::World;
 
@@ -248,7 +248,7 @@ const TLS: &str = r#"
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
         common_tls_context:
-          tls_certificates: [{certificate_chain: {filename: "{{dir}}/client.pem"}, private_key: {filename: "{{dir}}/client.key"}}]
+          tls_certificates: [{certificate_chain: {filename: "{{dir}}/web.pem"}, private_key: {filename: "{{dir}}/web.key"}}]
           validation_context: {trusted_ca: {filename: "{{dir}}/ca.pem"}}
 "#;
 
@@ -260,23 +260,18 @@ async fn over_tls(kind: Kind) -> Result<()> {
     let _proxy = World::start(kind, &text).await?;
     answers(mesh.service.port(), "reviews", &["127.0.0.11"]).await?;
     mesh.plane.settled(1).await?;
-    for (identity, allowed) in [(Some("client"), true), (Some("stranger"), false), (None, false)] {
-        ensure!(lets_in(mesh.plane.secure_grpc(), identity).await? == allowed, "{identity:?}");
+    // Who has proven who it is, has not, or shows what nobody here has signed.
+    for (identity, allowed) in [(Some("web"), true), (Some("client"), false), (None, false)] {
+        let call = Call { identity, ..Call::to(mesh.plane.secure_grpc(), CSDS) };
+        let answer = call.send(&[]).await?;
+        ensure!((answer.status == 0) == allowed && (allowed || answer.status == 16), "{identity:?}: {answer:?}");
     }
+    let stranger = Call { identity: Some("stranger"), ..Call::to(mesh.plane.secure_grpc(), CSDS) };
+    ensure!(stranger.send(&[]).await.is_err(), "a stranger is let in");
     Ok(())
 }
 
-/// Whether an HTTP/2 client with this certificate is answered.
-async fn lets_in(port: u16, identity: Option<&str>) -> Result<bool> {
-    let connector = tokio_rustls::TlsConnector::from(tls::client(identity, &["h2"])?);
-    let stream = connector.connect("localhost".try_into()?, TcpStream::connect(("127.0.0.1", port)).await?).await;
-    let Ok(mut stream) = stream else { return Ok(false) };
-    // The preface and empty SETTINGS. With TLS 1.3 a refusal comes only now.
-    let _refused = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
-    let mut answer = [0; 9];
-    let read = tokio::time::timeout(PATIENCE, stream.read(&mut answer)).await.context("neither answer nor end")?;
-    Ok(read.is_ok_and(|count| count > 0))
-}
+const CSDS: &str = "/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus";
 
 /// The rows of a table. Envoy takes endpoints of unknown health for healthy ones.
 fn rows(table: &str) -> BTreeSet<String> {

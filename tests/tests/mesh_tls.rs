@@ -1,0 +1,11 @@
+//! Mutual TLS between sidecars: who is let in, by what a PeerAuthentication says and what the caller shows; and certificates and
+//! roots that are replaced while requests go on.
+
+#[path = "mesh_tls/matrix.rs"]
+mod matrix;
+#[path = "mesh_tls/rotation.rs"]
+mod rotation;
+#[path = "mesh_tls/scene.rs"]
+mod scene;
+#[path = "mesh_tls/start.rs"]
+mod start;
