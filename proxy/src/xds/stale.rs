@@ -19,6 +19,8 @@ use crate::config::{Discovery, Source};
 #[derive(Default)]
 pub(super) struct Stale {
     routes: BTreeSet<(Source, String)>,
+    /// Routes whose discovered hosts were not.
+    hosts: BTreeSet<(Source, String)>,
     listeners: bool,
     clusters: bool,
     /// Clusters that routes wait for though nobody has announced them yet.
@@ -30,9 +32,15 @@ impl State {
     pub(super) fn unanswered(&mut self, from: &Source) {
         let routes = self.routes.all.iter().filter(|((source, _), e)| source == from && e.active.is_some());
         self.stale.routes.extend(routes.map(|(key, _)| key.clone()));
+        let followed = self.routes.all.iter().filter(|(_, e)| e.vhds.as_ref().is_some_and(|v| v.source.from == *from));
+        self.stale.hosts.extend(followed.map(|(key, _)| key.clone()));
         let listeners = self.dynamic.listeners.as_ref().is_some_and(|source| source.from == *from);
         self.stale.listeners |= listeners && self.listeners.all.values().any(|e| e.active.is_some());
-        self.stale.clusters |= self.dynamic.clusters.as_ref().is_some_and(|source| source.from == *from);
+        if self.dynamic.clusters.as_ref().is_some_and(|source| source.from == *from) {
+            self.stale.clusters = true;
+            // Routes that wait for one of these were said by a server that is gone: what it meant may have another name by now.
+            self.stale.unannounced.clear();
+        }
     }
 
     /// The server has taken a cluster away: it goes at once, or when nothing that is about to be replaced names it.
@@ -79,6 +87,8 @@ impl State {
             let until = self.warming.deadline(&Item::Host(key.clone(), name.clone())).unwrap_or(now + PATIENCE);
             (Need::HostInForce(key.clone(), name.clone()), until)
         }));
+        let stale = self.stale.hosts.iter().filter(|key| self.host_names(key, cluster));
+        users.extend(stale.map(|key| (Need::VirtualHosts(key.0.clone(), key.1.clone()), now + PATIENCE)));
         let names = |listener: &String| {
             let found = self.listeners.manager.find(listener);
             found.is_some_and(|(l, _)| needs::listener_clusters(&l.config).contains(cluster))
@@ -153,6 +163,27 @@ impl State {
         self.stale.routes.remove(&key);
         let ready = self.warming.met(&Need::RoutesAnswer(key.0, key.1));
         self.ready(ready, now);
+    }
+
+    /// Discovered hosts of routes were answered.
+    pub(super) fn hosts_answered(&mut self, routes: &(Source, String), now: Instant) {
+        self.stale.hosts.remove(routes);
+        let ready = self.warming.met(&Need::VirtualHosts(routes.0.clone(), routes.1.clone()));
+        self.ready(ready, now);
+    }
+
+    /// Something was not answered in time: it is not waited for any longer.
+    pub(super) fn never_answered(&mut self, need: &Need) {
+        match need {
+            Need::RoutesAnswer(from, name) => {
+                self.stale.routes.remove(&(from.clone(), name.clone()));
+            }
+            Need::VirtualHosts(from, name) => {
+                self.stale.hosts.remove(&(from.clone(), name.clone()));
+            }
+            Need::ListenersAnswer => self.stale.listeners = false,
+            _ => {}
+        }
     }
 
     /// Listeners were answered.

@@ -262,7 +262,8 @@ impl State {
                 Item::Listener(name) => self.activate_listener(&name),
                 Item::Routes(from, name) => self.activate_routes(&from, &name, now),
                 Item::Host(routes, name) => self.activate_host(&routes, &name, now),
-                Item::Removal(name) => self.remove_cluster(&name, now),
+                // What was answered may name it, too, and wait.
+                Item::Removal(name) => self.take_away(&name, now),
                 Item::First(_) => {}
             }
         }
@@ -274,6 +275,9 @@ impl State {
         let (late, ready) = self.warming.expired(now);
         for (item, need) in late {
             self.count_timeout(&item, &need);
+            if matches!(item, Item::Removal(_)) {
+                self.never_answered(&need);
+            }
             tracing::warn!(waiting = ?item, "not waiting any longer for {need:?}");
         }
         self.ready(ready, now);
@@ -365,8 +369,12 @@ impl State {
             self.phase = next;
             match next {
                 Phase::StaticClusters => {
-                    for cluster in self.parts.clusters.all().iter() {
-                        self.static_cluster(cluster, now);
+                    let all = self.parts.clusters.all();
+                    // What came on demand by now waits, or does not, as any discovered one.
+                    for cluster in all.iter() {
+                        if !self.clusters.all.contains_key(&*cluster.name) {
+                            self.static_cluster(cluster, now);
+                        }
                     }
                 }
                 Phase::Clusters => self.first(Kind::Cluster, self.dynamic.clusters.clone(), now),

@@ -23,6 +23,7 @@ use crate::listener::{DrainStyle, ListenerManager};
 
 const LIMIT: Duration = Duration::from_secs(15);
 
+mod simulation;
 mod vhosts;
 
 struct World {
@@ -46,7 +47,21 @@ impl World {
     }
 
     fn speaking(delta: bool) -> World {
-        let parts = Arc::new(crate::cluster::fixture::parts(1));
+        World::of(crate::cluster::fixture::parts(1), delta)
+    }
+
+    /// One that speaks delta, and takes a layer of runtime values from the server.
+    fn with_runtime_layer() -> World {
+        let mut parts = crate::cluster::fixture::parts(1);
+        let source = ConfigSource { from: Source::Ads, initial_fetch_timeout: Some(LIMIT) };
+        let kind = config::RuntimeLayerKind::Discovered { resource: "rt".into(), source };
+        let layer = config::RuntimeLayer { name: "rt".into(), kind };
+        parts.runtime = crate::runtime::Runtime::new(&[layer], "", &parts.stats.root());
+        World::of(parts, true)
+    }
+
+    fn of(parts: Parts, delta: bool) -> World {
+        let parts = Arc::new(parts);
         let ads = ApiConfigSource {
             delta,
             target: GrpcTarget::Envoy { cluster: "plane".into(), authority: None },

@@ -113,8 +113,7 @@ impl State {
         }
         for key in &keys {
             self.update_hosts_of(key, update, errors, now);
-            let ready = self.warming.met(&Need::VirtualHosts(key.0.clone(), key.1.clone()));
-            self.ready(ready, now);
+            self.hosts_answered(key, now);
         }
         let waits = |name: &String| keys.iter().any(|k| self.warming.is_waiting(&Item::Host(k.clone(), name.clone())));
         let known: Vec<_> = update.resources.iter().filter(|r| !waits(&r.name)).collect();
