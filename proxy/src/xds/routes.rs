@@ -62,9 +62,7 @@ impl State {
             if let Err(reason) = result {
                 errors.push((resource.name.clone(), reason));
             }
-            if !self.warming.is_waiting(&Item::Routes(from.clone(), resource.name.clone())) {
-                self.routes_answered(from, &resource.name, now);
-            }
+            self.routes_answered(from, &resource.name, now);
         }
     }
 
@@ -124,7 +122,7 @@ impl State {
         }
         let ready = self.warming.met(&Need::Routes(from.clone(), name.to_owned()));
         self.ready(ready, now);
-        self.routes_answered(from, name, now);
+        self.routes_settled(from, name, now);
     }
 
     /// The stream was lost.

@@ -30,7 +30,8 @@ pub(super) struct Stale {
 impl State {
     /// A stream is lost, or open again: what it brought was not answered yet.
     pub(super) fn unanswered(&mut self, from: &Source) {
-        let routes = self.routes.all.iter().filter(|((source, _), e)| source == from && e.active.is_some());
+        // Those that wait, too: what they wait for may come before the server says what is in their place.
+        let routes = self.routes.all.iter().filter(|((source, _), e)| source == from && e.newest().is_some());
         self.stale.routes.extend(routes.map(|(key, _)| key.clone()));
         let followed = self.routes.all.iter().filter(|(_, e)| e.vhds.as_ref().is_some_and(|v| v.source.from == *from));
         self.stale.hosts.extend(followed.map(|(key, _)| key.clone()));
@@ -140,28 +141,36 @@ impl State {
     }
 
     /// A cluster went before it was ever used. Who has nothing in force goes on without; others keep what they have until the
-    /// server says what is in its place, or the time for it is over.
+    /// server says what is in its place, or the time for it is over. So does a virtual host that is new, where it was said by a
+    /// server that is gone: the one that took the cluster away is yet to say where the host leads.
     pub(super) fn never_came(&mut self, name: &str, now: Instant) {
-        let all = &self.routes.all;
-        let serves = |item: &Item| match item {
+        let (all, unanswered) = (&self.routes.all, &self.stale.hosts);
+        let waits = |item: &Item| match item {
             Item::Routes(from, name) => {
                 all.get(&(from.clone(), name.clone())).is_some_and(|entry| entry.active.is_some())
             }
             Item::Host(routes, name) => {
                 let hosts = all.get(routes).and_then(|entry| entry.vhds.as_ref()).map(|vhds| &vhds.hosts);
-                hosts.and_then(|hosts| hosts.get(name)).is_some_and(|host| host.active.is_some())
+                unanswered.contains(routes)
+                    || hosts.and_then(|hosts| hosts.get(name)).is_some_and(|host| host.active.is_some())
             }
             _ => false,
         };
-        let ready = self.warming.met_if(&Need::Cluster(name.to_owned()), |item| !serves(item));
+        let ready = self.warming.met_if(&Need::Cluster(name.to_owned()), |item| !waits(item));
         self.ready(ready, now);
     }
 
-    /// Routes were answered, and what was answered is in force.
+    /// Routes were answered; what was answered is in force, or waits.
     pub(super) fn routes_answered(&mut self, from: &Source, name: &str, now: Instant) {
-        let key = (from.clone(), name.to_owned());
-        self.stale.routes.remove(&key);
-        let ready = self.warming.met(&Need::RoutesAnswer(key.0, key.1));
+        self.stale.routes.remove(&(from.clone(), name.to_owned()));
+        if !self.warming.is_waiting(&Item::Routes(from.clone(), name.to_owned())) {
+            self.routes_settled(from, name, now);
+        }
+    }
+
+    /// Nothing of routes waits any more. That is no answer: what waited may have been said before the stream was lost.
+    pub(super) fn routes_settled(&mut self, from: &Source, name: &str, now: Instant) {
+        let ready = self.warming.met(&Need::RoutesAnswer(from.clone(), name.to_owned()));
         self.ready(ready, now);
     }
 

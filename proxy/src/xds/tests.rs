@@ -23,6 +23,7 @@ use crate::listener::{DrainStyle, ListenerManager};
 
 const LIMIT: Duration = Duration::from_secs(15);
 
+mod outages;
 mod simulation;
 mod vhosts;
 

@@ -1,4 +1,5 @@
-//! A seeded simulation by delta, with virtual hosts, runtime values and what comes on demand.
+//! Seeded simulations by delta, with virtual hosts, runtime values and what comes on demand; and of a server that does all in
+//! order, and ends at any moment.
 
 use tokio::sync::oneshot::{Receiver, error::TryRecvError};
 
@@ -133,5 +134,105 @@ async fn any_order_of_updates_by_delta_leaves_a_sound_state() {
         }
         assert_eq!(world.state.phase, Phase::Live, "seed {seed}");
         assert!(world.state.unready().is_empty(), "seed {seed}: {:?}", world.state.unready());
+    }
+}
+
+/// A server that makes before it breaks; and what it has come to.
+struct Server {
+    routes: String,
+    /// Names of clusters that were given away.
+    names: u32,
+    /// Where all leads to by now, and what it led to before that is still there.
+    now: String,
+    before: Vec<String>,
+    /// What is still to be said.
+    script: Vec<Kind>,
+}
+
+impl Server {
+    /// Another cluster takes the place of the one there is.
+    fn rename(&mut self) {
+        self.names += 1;
+        self.before.push(std::mem::replace(&mut self.now, format!("n{}", self.names)));
+    }
+
+    /// Says the next thing, or goes on to the next change.
+    fn go_on(&mut self, world: &mut World, random: &mut StdRng) {
+        match self.script.pop() {
+            None => {
+                self.rename();
+                // In the end those that nobody names any more go.
+                self.script = vec![Kind::Listener, Kind::VirtualHost, Kind::Routes, Kind::Cluster];
+            }
+            Some(Kind::Cluster) => {
+                let kept: Vec<_> = self.before.iter().chain([&self.now]).map(|name| warming(name)).collect();
+                world.send(Kind::Cluster, &kept);
+            }
+            Some(Kind::Routes) => {
+                let mut made = lead(&self.routes, &self.now);
+                if world.delta {
+                    made["virtual_hosts"][0]["domains"] = json!(["own"]);
+                    made["vhds"] = json!({ "config_source": { "ads": {} } });
+                }
+                world.send(Kind::Routes, &[made]);
+            }
+            Some(Kind::VirtualHost) if world.delta => {
+                world.send(Kind::VirtualHost, &[host(&self.routes, "h", &self.now)]);
+            }
+            // The last of a script: what went goes.
+            Some(Kind::Listener) => {
+                let gone: Vec<_> = std::mem::take(&mut self.before);
+                world.tell(Kind::Cluster, &[warming(&self.now)], &gone.iter().map(String::as_str).collect::<Vec<_>>());
+            }
+            Some(_) => {}
+        }
+        if random.random_bool(0.2) {
+            self.end(world, random);
+        }
+    }
+
+    /// It ends, and another one begins, with the newest there is; its answers come in some order.
+    fn end(&mut self, world: &mut World, random: &mut StdRng) {
+        world.state.lost(&Kind::ALL);
+        world.state.unanswered(&Source::Ads);
+        if random.random_bool(0.5) {
+            self.rename();
+        }
+        world.reconnect();
+        self.script = match random.random_range(0..3) {
+            0 => vec![Kind::VirtualHost, Kind::Routes, Kind::Listener],
+            1 => vec![Kind::VirtualHost, Kind::Listener, Kind::Routes],
+            _ => vec![Kind::Routes, Kind::VirtualHost, Kind::Listener],
+        };
+    }
+}
+
+/// No request finds a route to a cluster that is not there.
+#[tokio::test(start_paused = true)]
+async fn routes_in_force_lead_to_clusters_that_are_there() {
+    for (seed, delta) in (0..40).flat_map(|seed| [(seed, false), (seed, true)]) {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut world = World::speaking(delta);
+        world.send(Kind::Cluster, &[ready("n0")]);
+        world.send(Kind::Listener, &[listener(&mut StdRng::seed_from_u64(1), "l", 10_000)]);
+        let routes = world.mux().names(Kind::Routes).next().unwrap().to_owned();
+        let mut server = Server { routes, names: 0, now: "n0".into(), before: Vec::new(), script: vec![Kind::Routes] };
+        world.send(Kind::Routes, &[lead(&server.routes, "n0")]);
+        assert_eq!(world.state.phase, Phase::Live);
+        for step in 0..80 {
+            if random.random_bool(0.6) {
+                server.go_on(&mut world, &mut random);
+            } else {
+                let asked: Vec<String> = world.mux().names(Kind::Endpoints).map(str::to_owned).collect();
+                let all: Vec<_> = asked.iter().map(|name| endpoints(&mut random, name)).collect();
+                world.send(Kind::Endpoints, &all);
+            }
+            world.check_hosts();
+            let hosts = world.state.parts.routes.hosts(&Source::Ads, &server.routes);
+            let of_hosts = hosts.values().flat_map(|h| needs::host_clusters(h)).map(str::to_owned);
+            for name in world.led_to(&server.routes).into_iter().chain(of_hosts) {
+                assert!(world.has(&name), "seed {seed}, delta {delta}, step {step}: {name} is not there");
+            }
+        }
     }
 }
