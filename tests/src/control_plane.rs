@@ -257,7 +257,7 @@ async fn spawn(dir: &Path, ports: [u16; 2], args: &[String]) -> Result<(Child, [
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("no output")?).lines();
     let line =
-        tokio::time::timeout(PATIENCE, lines.next_line()).await.context("the control plane does not start")??;
+        tokio::time::timeout(PATIENCE * 2, lines.next_line()).await.context("the control plane does not start")??;
     let line = line.with_context(|| std::fs::read_to_string(dir.join("log")).unwrap_or_default())?;
     let port = |name: &str| -> Result<u16> {
         let address = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));

@@ -80,8 +80,12 @@ pub fn showing(identity: &Identity, alpn: &[&str]) -> Result<Arc<ClientConfig>> 
 /// A workload that has a sidecar.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// Its service account, label `app` and pod.
+    /// Its service account.
     pub name: &'static str,
+    /// Its pod.
+    pub pod: String,
+    /// Its labels besides the one that says it has a sidecar, as the inside of a YAML flow map.
+    pub labels: String,
     /// Its namespace.
     pub namespace: &'static str,
     /// Its own address: of this machine, and of nobody else in the test run.
@@ -95,28 +99,29 @@ impl Workload {
     #[must_use]
     pub fn new(name: &'static str, namespace: &'static str, port: u16) -> Self {
         let [high, low] = port.to_be_bytes();
-        Self { name, namespace, ip: IpAddr::V4(Ipv4Addr::new(127, 77, high, low)), ttl: 3600 }
+        let ip = IpAddr::V4(Ipv4Addr::new(127, 77, high, low));
+        Self { name, pod: format!("{name}-0"), labels: format!("app: {name}"), namespace, ip, ttl: 3600 }
     }
 
     /// Its pod, as Kubernetes has it.
     #[must_use]
     pub fn pod(&self) -> String {
-        let Self { name, namespace, ip, .. } = self;
+        let Self { name, namespace, ip, pod, labels, .. } = self;
         format!(
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}-0, namespace: {namespace}, \
-             labels: {{app: {name}, security.istio.io/tlsMode: istio}}}}\nspec: {{serviceAccountName: {name}}}\n\
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}, namespace: {namespace}, \
+             labels: {{{labels}, security.istio.io/tlsMode: istio}}}}\nspec: {{serviceAccountName: {name}}}\n\
              status: {{podIP: \"{ip}\", phase: Running, conditions: [{{type: Ready, status: \"True\"}}]}}\n---\n"
         )
     }
 
     fn head(&self) -> String {
-        let Self { name, namespace, ip, .. } = self;
+        let Self { name, namespace, ip, pod, labels, .. } = self;
         format!(
             r#"
 node:
-  id: "sidecar~{ip}~{name}-0.{namespace}~{namespace}.svc.cluster.local"
+  id: "sidecar~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local"
   cluster: {name}.{namespace}
-  metadata: {{LABELS: {{app: {name}, security.istio.io/tlsMode: istio}}, NAMESPACE: {namespace}, SERVICE_ACCOUNT: {name}, INTERCEPTION_MODE: NONE}}
+  metadata: {{LABELS: {{{labels}, security.istio.io/tlsMode: istio}}, NAMESPACE: {namespace}, SERVICE_ACCOUNT: {name}, INTERCEPTION_MODE: NONE}}
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {{{{admin}}}}}}}}}}
 dynamic_resources:
   ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}
@@ -131,9 +136,23 @@ dynamic_resources:
     /// # Errors
     /// When no token is made.
     pub async fn weft(&self, plane: &ControlPlane) -> Result<String> {
+        self.bootstrap(plane, false).await
+    }
+
+    /// The same, where the token gets the certificate, and that proves who asks for configuration.
+    ///
+    /// # Errors
+    /// When no token is made.
+    pub async fn weft_by_certificate(&self, plane: &ControlPlane) -> Result<String> {
+        self.bootstrap(plane, true).await
+    }
+
+    async fn bootstrap(&self, plane: &ControlPlane, by_certificate: bool) -> Result<String> {
         let Self { name, namespace, ttl, .. } = self;
         let token = plane.token(namespace, name).await?;
-        let roots = plane.ca_dir().join("root-cert.pem");
+        let authority = if by_certificate { "authority" } else { "xds" };
+        let xds = secure_cluster("xds", plane, if by_certificate { OWN_CERTIFICATE } else { "" });
+        let other = if by_certificate { secure_cluster(authority, plane, "") } else { String::new() };
         Ok(self.head()
             + &format!(
                 r#"
@@ -141,29 +160,15 @@ bootstrap_extensions:
 - name: weft.identity
   typed_config:
     "@type": type.googleapis.com/weft.identity.v1.WorkloadIdentity
-    ca: {{envoy_grpc: {{cluster_name: xds, retry_policy: {{retry_back_off: {{base_interval: 0.1s, max_interval: 1s}}}}}}}}
+    ca: {{envoy_grpc: {{cluster_name: {authority}, retry_policy: {{retry_back_off: {{base_interval: 0.1s, max_interval: 1s}}}}}}}}
     token_path: {token}
     namespace: {namespace}
     service_account: {name}
     ttl: {ttl}s
 static_resources:
   clusters:
-{xds}
-    transport_socket:
-      name: envoy.transport_sockets.tls
-      typed_config:
-        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
-        sni: localhost
-        common_tls_context:
-          tls_params: {{tls_maximum_protocol_version: TLSv1_3}}
-          validation_context:
-            trusted_ca: {{filename: "{roots}", watched_directory: {{path: "{dir}"}}}}
-            match_typed_subject_alt_names: [{{san_type: DNS, matcher: {{exact: localhost}}}}]
-"#,
+{xds}{other}"#,
                 token = token.display(),
-                roots = roots.display(),
-                dir = plane.ca_dir().display(),
-                xds = grpc_cluster("xds", plane.secure_grpc()),
             ))
     }
 
@@ -173,6 +178,33 @@ static_resources:
         let clusters = [grpc_cluster("xds", plane.grpc()), grpc_cluster("sds-grpc", sds)].concat();
         self.head() + "static_resources:\n  clusters:\n" + &clusters
     }
+}
+
+/// The certificate of the workload itself.
+const OWN_CERTIFICATE: &str = "
+          tls_certificate_sds_secret_configs:
+          - name: default
+            sds_config: {resource_api_version: V3, initial_fetch_timeout: 0s, api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: sds-grpc}}]}}";
+
+/// The control plane over TLS; `certificate` is what is shown.
+fn secure_cluster(name: &str, plane: &ControlPlane, certificate: &str) -> String {
+    let roots = plane.ca_dir().join("root-cert.pem");
+    grpc_cluster(name, plane.secure_grpc())
+        + &format!(
+            r#"    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: localhost
+        common_tls_context:{certificate}
+          tls_params: {{tls_maximum_protocol_version: TLSv1_3}}
+          validation_context:
+            trusted_ca: {{filename: "{roots}", watched_directory: {{path: "{dir}"}}}}
+            match_typed_subject_alt_names: [{{san_type: DNS, matcher: {{exact: localhost}}}}]
+"#,
+            roots = roots.display(),
+            dir = plane.ca_dir().display(),
+        )
 }
 
 fn grpc_cluster(name: &str, port: u16) -> String {

@@ -5,6 +5,8 @@
 mod egress;
 #[path = "bookinfo/gateways.rs"]
 mod gateways;
+#[path = "bookinfo/identities.rs"]
+mod identities;
 #[path = "bookinfo/policy.rs"]
 mod policy;
 #[path = "bookinfo/routes.rs"]

@@ -60,24 +60,26 @@ impl Directory {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn write(&self, name: &str, text: &str) -> Result<(), CaError> {
-        self.put(name, text, 0o600)
+        self.put(name, text, 0o600, true)
     }
 
-    /// Writes a file that everybody may read who gets there.
+    /// Writes a file that everybody may read who gets there, and that is made anew at each start.
     ///
     /// # Errors
     /// When it cannot be written.
     pub(super) fn write_public(&self, name: &str, text: &str) -> Result<(), CaError> {
-        self.put(name, text, 0o644)
+        self.put(name, text, 0o644, false)
     }
 
-    fn put(&self, name: &str, text: &str, mode: u32) -> Result<(), CaError> {
+    /// `kept`: it is on the disk when this returns.
+    fn put(&self, name: &str, text: &str, mode: u32, kept: bool) -> Result<(), CaError> {
         let path = self.path(name);
         let failed = |error: std::io::Error| CaError::Directory { path: path.clone(), reason: error.to_string() };
         let fresh = self.path(&format!(".{name}.{:08x}", rand::random::<u32>()));
         let mut options = OpenOptions::new();
-        let mut file = options.write(true).create_new(true).mode(mode).open(&fresh).map_err(failed)?;
-        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        let file = options.write(true).create_new(true).mode(mode).open(&fresh).map_err(failed)?;
+        let sync = || if kept { file.sync_all() } else { Ok(()) };
+        let written = (&file).write_all(text.as_bytes()).and_then(|()| sync());
         if let Err(error) = written.and_then(|()| std::fs::rename(&fresh, &path)) {
             // What is left of it would never be used.
             let _ = std::fs::remove_file(&fresh);

@@ -19,6 +19,10 @@ use crate::node::Proxy;
 use crate::resource::{ResourceType, Resources, Version};
 use crate::translate::{TRUST_BUNDLE, trust_bundle};
 
+/// For how long who has gone is remembered, and how many of them.
+const LEFT: Duration = Duration::from_secs(3600);
+const MAX_LEFT: usize = 10_000;
+
 /// All open streams.
 #[derive(Debug)]
 pub struct Connections {
@@ -34,8 +38,8 @@ struct Open {
     proxies: HashMap<String, usize>,
     /// Worlds that some stream connected at their time has not followed.
     following: BTreeMap<u64, Following>,
-    /// When the last stream ended.
-    closed_at: Option<Instant>,
+    /// Proxies that trust the mesh's roots and are not connected: since when, and which roots they had accepted.
+    left: HashMap<String, (Instant, Option<Version>)>,
 }
 
 /// A world on its way.
@@ -174,6 +178,7 @@ impl Connections {
         if *streams == 1 {
             self.metrics.connected_proxies.add(1);
         }
+        open.left.remove(&connection.proxy.id);
         drop(open);
         Guard { connections: self.clone(), connection, synced: false }
     }
@@ -187,10 +192,11 @@ impl Connections {
         }
     }
 
-    /// How long it is since a stream ended: proxies that are connected have been for that long.
-    #[must_use]
-    pub fn undisturbed(&self) -> Duration {
-        self.open.lock().closed_at.map_or(Duration::MAX, |at| at.elapsed())
+    /// How long nobody has gone who had not accepted these roots and has not come back.
+    fn complete_for(&self, roots: Version) -> Duration {
+        let open = self.open.lock();
+        let without = open.left.values().filter(|(_, accepted)| *accepted != Some(roots));
+        without.map(|(at, _)| at.elapsed()).min().unwrap_or(Duration::MAX)
     }
 
     /// Whether all that ask for a resource have this version of it, and have accepted it.
@@ -217,8 +223,8 @@ impl Connections {
     }
 
     fn close(&self, connection: &Connection) {
+        let trusts = accepted_roots(&connection.session());
         let mut open = self.open.lock();
-        open.closed_at = Some(Instant::now());
         open.connections.remove(&connection.id);
         self.metrics.streams.add(-1);
         if let Some(streams) = open.proxies.get_mut(&connection.proxy.id) {
@@ -226,6 +232,12 @@ impl Connections {
             if *streams == 0 {
                 open.proxies.remove(&connection.proxy.id);
                 self.metrics.connected_proxies.add(-1);
+                if let Some(accepted) = trusts {
+                    open.left.retain(|_, (at, _)| at.elapsed() < LEFT);
+                    if open.left.len() < MAX_LEFT {
+                        open.left.insert(connection.proxy.id.clone(), (Instant::now(), accepted));
+                    }
+                }
             }
         }
         open.following.retain(|_, following| {
@@ -253,8 +265,17 @@ impl Acknowledged for TrustFollowers {
     fn for_how_long(&self, bundle: &str) -> Option<Duration> {
         let version = trust_bundle(bundle).version();
         let followed = self.connections.all_have(ResourceType::Secret, TRUST_BUNDLE, version);
-        followed.then(|| self.connections.undisturbed().min(self.since.elapsed()))
+        followed.then(|| self.connections.complete_for(version).min(self.since.elapsed()))
     }
+}
+
+/// The roots that a client has accepted last; `None`: it does not ask for them.
+fn accepted_roots(session: &Session) -> Option<Option<Version>> {
+    let subscription = session.subscription(ResourceType::Secret)?;
+    subscription.wants(TRUST_BUNDLE).then(|| {
+        let held = session.resources().get(ResourceType::Secret).get(TRUST_BUNDLE);
+        held.filter(|_| session.is_settled(ResourceType::Secret)).map(|held| held.version())
+    })
 }
 
 impl Connection {
@@ -354,4 +375,52 @@ fn type_state(session: &Session, ty: ResourceType) -> Option<TypeState> {
         ack: subscription.ack(),
         nack: subscription.nack().cloned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_proto::pb::envoy::config::core::v3::Node;
+    use weft_proto::pb::envoy::service::discovery::v3::DiscoveryRequest;
+
+    use super::*;
+
+    /// A stream of `id` that asks for the roots, and has accepted them or not.
+    fn stream(connections: &Arc<Connections>, id: &str, accepts: bool) -> Guard {
+        let now = Instant::now();
+        let mut resources = Resources::default();
+        resources.set_mut(ResourceType::Secret).insert(trust_bundle("roots"));
+        let mut session = Session::new(Variant::Sotw, resources);
+        let mut request =
+            DiscoveryRequest { resource_names: vec![TRUST_BUNDLE.to_owned()], ..DiscoveryRequest::default() };
+        session.sotw_request(ResourceType::Secret, &request, now).unwrap();
+        let push = session.next_push(now).unwrap();
+        if accepts {
+            request.response_nonce = push.nonce.to_string();
+            request.version_info = push.version.to_string();
+            session.sotw_request(ResourceType::Secret, &request, now).unwrap();
+        }
+        let proxy = Proxy::from_node(&Node { id: id.to_owned(), ..Node::default() }).unwrap();
+        connections.open(Arc::new(proxy), None, "ADS", session)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_gone_without_the_roots_is_waited_for() {
+        let connections = Connections::new(Arc::default());
+        let followers = TrustFollowers::new(connections.clone());
+        let before = Duration::from_secs(600);
+        tokio::time::advance(before).await;
+        let (a, b) = (stream(&connections, "a", true), stream(&connections, "b", false));
+        assert_eq!(followers.for_how_long("roots"), None, "b has not answered");
+        assert_eq!(followers.for_how_long("others"), None);
+        drop(a);
+        drop(b);
+        // The first has accepted them, the other one may come back without.
+        assert_eq!(followers.for_how_long("roots"), Some(Duration::ZERO));
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(followers.for_how_long("roots"), Some(Duration::from_secs(7)));
+        let back = stream(&connections, "b", true);
+        assert_eq!(followers.for_how_long("roots"), Some(before + Duration::from_secs(7)));
+        drop(back);
+        assert_eq!(followers.for_how_long("roots"), Some(before + Duration::from_secs(7)));
+    }
 }

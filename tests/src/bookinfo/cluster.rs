@@ -85,22 +85,26 @@ pub struct Pod {
     pub ip: IpAddr,
     /// Its one port.
     pub port: u16,
+    /// Its service account, if it has a sidecar with an identity.
+    pub identity: Option<&'static str>,
 }
 
 /// The pods and the endpoints of the services that select them.
 #[must_use]
 pub fn objects(pods: &[Pod], services: &[Service]) -> String {
     let mut text = String::new();
-    for Pod { of, ip, .. } in pods {
+    for Pod { of, ip, identity, .. } in pods {
+        let label = if identity.is_some() { ", security.istio.io/tlsMode: istio" } else { "" };
+        let account = identity.unwrap_or("default");
         let _infallible = write!(
             text,
-            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {}-0, namespace: default, labels: {{app: {}, version: {}}}}}\n\
-             status: {{podIP: \"{ip}\", phase: Running, conditions: [{{type: Ready, status: \"True\"}}]}}\n---\n",
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {}-0, namespace: default, labels: {{app: {}, version: {}{label}}}}}\n\
+             spec: {{serviceAccountName: {account}}}\nstatus: {{podIP: \"{ip}\", phase: Running, conditions: [{{type: Ready, status: \"True\"}}]}}\n---\n",
             of.name, of.app, of.version
         );
     }
     for service in services {
-        for Pod { of, ip, port } in pods.iter().filter(|pod| service.selects(&pod.of)) {
+        for Pod { of, ip, port, .. } in pods.iter().filter(|pod| service.selects(&pod.of)) {
             text += &slice(&service.name, "default", &service.port, (&of.name, *ip, *port));
         }
     }

@@ -19,8 +19,10 @@ use tokio::task::JoinSet;
 
 use self::apps::{App, Net};
 use self::cluster::{Deployment, Pod};
+use crate::admin::Admin;
 use crate::control_plane::{ControlPlane, bootstrap};
 use crate::locate::{Kind, NO_ENVOY, NO_WEFT, NO_WEFT_CLI, skipped, weft_cli};
+use crate::mesh::Workload;
 use crate::message::Message;
 use crate::ports::Reserved;
 use crate::wait::{PATIENCE, eventually};
@@ -56,6 +58,8 @@ pub struct BookInfo {
     outside: bool,
     /// Pods have IPv6 addresses.
     pub six: bool,
+    /// Workloads with sidecars have identities.
+    identities: bool,
 }
 
 /// What a gateway is: of Istio's kind, or made for a Gateway of the Gateway API.
@@ -73,6 +77,18 @@ impl BookInfo {
     /// # Errors
     /// When anything does not start.
     pub async fn start(kind: Kind, test: &str) -> Result<Option<Self>> {
+        Self::launch(kind, test, false).await
+    }
+
+    /// The same, where the workloads with sidecars have identities: weft-proxy beside them gets their certificates.
+    ///
+    /// # Errors
+    /// When anything does not start.
+    pub async fn with_identities(test: &str) -> Result<Option<Self>> {
+        Self::launch(Kind::Weft, test, true).await
+    }
+
+    async fn launch(kind: Kind, test: &str, identities: bool) -> Result<Option<Self>> {
         let test = format!("{test} on {}", kind.name());
         if kind.binary().is_none() {
             skipped(&test, if kind == Kind::Envoy { NO_ENVOY } else { NO_WEFT });
@@ -91,7 +107,8 @@ impl BookInfo {
         let ports = [Reserved::new()?, Reserved::new()?, Reserved::new()?, Reserved::new()?, Reserved::new()?];
         let mut mesh = Self {
             kind,
-            plane: ControlPlane::start(&[]).await?,
+            plane: if identities { ControlPlane::secured(&[], &[]).await? } else { ControlPlane::start(&[]).await? },
+            identities,
             net,
             files: BTreeSet::new(),
             running: BTreeMap::new(),
@@ -108,6 +125,14 @@ impl BookInfo {
             [("productpage-v1", "app: productpage, version: v1"), ("reviews-v2", "app: reviews, version: v2")]
         {
             let ip = mesh.address(pod);
+            if let Some(name) = mesh.identity(pod) {
+                let (pod, labels) = (format!("{pod}-0"), labels.to_owned());
+                let workload = Workload { name, namespace: "default", ip, pod, labels, ttl: 3600 };
+                let text = workload.weft(&mesh.plane).await?;
+                mesh.proxies.push(World::start(kind, &text).await?);
+                mesh.plane.quiet(mesh.proxies.len()).await?;
+                continue;
+            }
             mesh.proxy(&format!("sidecar~{ip}~{pod}-0.default~default.svc.cluster.local"), labels).await?;
         }
         mesh.page_is(None, |page| page.contains("details=details-v1")).await?;
@@ -147,6 +172,15 @@ impl BookInfo {
             )
         };
         text + &at("productpage", PRODUCTPAGE_OUT) + &at("reviews", REVIEWS_OUT)
+    }
+
+    /// The service account of a Deployment's pod, if it has an identity; as the file of the services has it.
+    fn identity(&self, deployment: &str) -> Option<&'static str> {
+        match deployment {
+            "productpage-v1" if self.identities => Some("bookinfo-productpage"),
+            "reviews-v2" if self.identities => Some("bookinfo-reviews"),
+            _ => None,
+        }
     }
 
     /// Starts a proxy of this node.
@@ -215,7 +249,7 @@ impl BookInfo {
         } else {
             App { name: if six { name + " over IPv6" } else { name }, asks }.start(&mut self.tasks, at).await?
         };
-        Ok(Pod { of: of.clone(), ip, port })
+        Ok(Pod { of: of.clone(), ip, port, identity: self.identity(&of.name) })
     }
 
     /// Has these files of BookInfo, and no others, unchanged; what their Deployments run is started, and what their Services
@@ -281,6 +315,20 @@ impl BookInfo {
             _ => 2,
         };
         self.ports[at].port()
+    }
+
+    /// The admin interface of the sidecar of `productpage-v1` or `reviews-v2`.
+    #[must_use]
+    pub fn sidecar(&self, deployment: &str) -> Option<Admin> {
+        let place = ["productpage-v1", "reviews-v2"].iter().position(|name| *name == deployment)?;
+        self.proxies.get(place).map(|world| world.proxy.admin())
+    }
+
+    /// Where a Deployment's pod is reached by others.
+    #[must_use]
+    pub fn pod(&self, deployment: &str) -> Option<SocketAddr> {
+        let pod = self.running.values().find(|pod| pod.of.name == deployment)?;
+        Some((pod.ip, pod.port).into())
     }
 
     /// Where productpage's sidecar takes what productpage sends to `port`.

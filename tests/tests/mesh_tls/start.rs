@@ -72,3 +72,44 @@ async fn certificates_are_shown_and_keys_are_not() -> Result<()> {
     }
     Ok(())
 }
+
+/// Without its authority a proxy serves on, warns, and has another certificate when the authority is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_authority_goes_and_comes_back() -> Result<()> {
+    if skipped(Kind::Weft) {
+        return Ok(());
+    }
+    let mut mesh = Mesh::start(Kind::Weft, 10, false, "").await?;
+    mesh.reached(&Caller::Sidecar, Protocol::Http1).await?;
+    mesh.plane.kill().await?;
+    let log = |mesh: &Mesh| std::fs::read_to_string(mesh.server.dir().join("bootstrap.log")).unwrap_or_default();
+    // While the certificate is good, requests are answered, and by the end the log warns.
+    let warned = || async { log(&mesh).contains("s and is not renewed").then_some(()) };
+    eventually("a warning", PATIENCE * 2, warned).await?;
+    let over = || async { log(&mesh).contains("the certificate has ended and is not renewed").then_some(()) };
+    eventually("the end of the certificate", PATIENCE * 2, over).await?;
+    ensure!(log(&mesh).contains("renewal failed"), "{}", log(&mesh));
+    mesh.plane.restart().await?;
+    mesh.reached(&Caller::Sidecar, Protocol::Http1).await
+}
+
+/// Configuration comes to who shows the certificate that the token got; to nobody else of that name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_proves_who_asks_for_configuration() -> Result<()> {
+    if skipped(Kind::Weft) {
+        return Ok(());
+    }
+    let port = Reserved::new()?;
+    let web = Workload::new("web", "default", port.port());
+    let plane = ControlPlane::secured(&[("mesh.yaml", &web.pod())], &[]).await?;
+    let bootstrap = web.weft_by_certificate(&plane).await?;
+    let _proxy = World::start(Kind::Weft, &bootstrap).await?;
+    plane.settled(1).await?;
+    let _stranger = World::begin(Kind::Weft, &bootstrap.replace("web-0.default", "web-0.bank"), &[]).await?;
+    let refused = || async {
+        plane.log().lines().any(|line| line.contains("stream refused") && line.contains("\"bank\"")).then_some(())
+    };
+    eventually("another one's stream is refused", PATIENCE, refused).await?;
+    ensure!(plane.metric("weft_refused_callers_total").await? >= 1.0);
+    Ok(())
+}
