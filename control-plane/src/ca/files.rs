@@ -36,7 +36,7 @@ impl Directory {
         self.path.join(name)
     }
 
-    /// What a file says that nobody else may have read; `None`: there is none.
+    /// What a file says that nobody else may have read; `None`: there is none, or nothing in it.
     ///
     /// # Errors
     /// One that cannot be read, or that others can.
@@ -52,7 +52,7 @@ impl Directory {
         check_owner(&found).map_err(failed)?;
         let mut text = String::new();
         file.take(MAX_BYTES).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
-        Ok(Some(text))
+        Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
     /// Writes a file.
@@ -71,19 +71,26 @@ impl Directory {
         self.put(name, text, 0o644, false)
     }
 
-    /// `kept`: it is on the disk when this returns.
+    /// `kept`: a thread of its own sees to it that it is on the disk. Others may have much to write before it, for many
+    /// seconds, and nobody here is to wait for them: a machine that fails meanwhile leaves an empty file, which counts as none.
     fn put(&self, name: &str, text: &str, mode: u32, kept: bool) -> Result<(), CaError> {
         let path = self.path(name);
         let failed = |error: std::io::Error| CaError::Directory { path: path.clone(), reason: error.to_string() };
         let fresh = self.path(&format!(".{name}.{:08x}", rand::random::<u32>()));
         let mut options = OpenOptions::new();
-        let file = options.write(true).create_new(true).mode(mode).open(&fresh).map_err(failed)?;
-        let sync = || if kept { file.sync_all() } else { Ok(()) };
-        let written = (&file).write_all(text.as_bytes()).and_then(|()| sync());
+        let mut file = options.write(true).create_new(true).mode(mode).open(&fresh).map_err(failed)?;
+        let written = file.write_all(text.as_bytes());
         if let Err(error) = written.and_then(|()| std::fs::rename(&fresh, &path)) {
             // What is left of it would never be used.
             let _ = std::fs::remove_file(&fresh);
             return Err(failed(error));
+        }
+        if kept {
+            std::thread::spawn(move || {
+                if let Err(error) = file.sync_all() {
+                    tracing::warn!(file = %path.display(), "it may be lost if the machine fails: {error}");
+                }
+            });
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ async fn matrix(kind: Kind) -> Result<()> {
         ("of an authority nobody knows", Some(stranger.identity(web, false)?)),
         ("no certificate", None),
     ];
-    let of_port = format!(", portLevelMtls: {{{}: {{mode: DISABLE}}}}", mesh.target(Protocol::Tcp));
+    let of_port = format!(", portLevelMtls: {{{}: {{mode: DISABLE}}}}", mesh.prober.target(Protocol::Tcp));
     for (mode, ports, plaintext_at) in [
         ("PERMISSIVE", "", &Protocol::ALL[..]),
         ("STRICT", "", &[]),
@@ -55,8 +55,9 @@ async fn matrix(kind: Kind) -> Result<()> {
 
     // Between sidecars it is HTTP/2, over mutual TLS.
     mesh.policy(&policy("STRICT", "")).await?;
-    let name =
-        |what: &str| format!("cluster.outbound|{}||echo.shop.svc.cluster.local.{what}", mesh.service(Protocol::Http1));
+    let name = |what: &str| {
+        format!("cluster.outbound|{}||echo.shop.svc.cluster.local.{what}", mesh.prober.service(Protocol::Http1))
+    };
     let before = mesh.client.proxy.admin().stats().await?;
     mesh.reached(&Caller::Sidecar, Protocol::Http1).await?;
     let stats = mesh.client.proxy.admin().stats().await?;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -70,12 +71,22 @@ pub(crate) struct Mesh {
     pub(crate) server: World,
     pub(crate) client: World,
     pub(crate) root: Root,
-    echo: Workload,
-    /// The ports of the service, and of the workload.
-    services: Vec<Reserved>,
-    targets: [u16; 4],
+    /// Who calls the workload.
+    pub(crate) prober: Prober,
+    _services: Vec<Reserved>,
+    /// Where the operator's authority is.
+    _dir: TempDir,
     _apps: (Upstream, Upstream, Greeter),
     _sds: Option<[Plane; 2]>,
+}
+
+/// Calls the workload in all ways.
+#[derive(Clone, Debug)]
+pub(crate) struct Prober {
+    echo: Workload,
+    /// The ports of the service, and of the workload.
+    services: [u16; 4],
+    targets: [u16; 4],
 }
 
 /// Why a test cannot run here.
@@ -128,9 +139,9 @@ impl Mesh {
                 (server, client, Some([one, other]))
             }
         };
-        drop(dir);
-        let mesh =
-            Self { plane, server, client, root, echo, services, targets, _apps: (http, tcp, greeter), _sds: sds };
+        let prober = Prober { echo, services: std::array::from_fn(|place| services[place].port()), targets };
+        let (_dir, _services, _apps, _sds) = (dir, services, (http, tcp, greeter), sds);
+        let mesh = Self { plane, server, client, root, prober, _dir, _services, _apps, _sds };
         mesh.plane.quiet(2).await?;
         Ok(mesh)
     }
@@ -141,6 +152,23 @@ impl Mesh {
         self.plane.quiet(2).await
     }
 
+    /// Whether the workload answers a caller.
+    pub(crate) async fn answers(&self, caller: &Caller, protocol: Protocol) -> bool {
+        self.prober.answers(caller, protocol).await
+    }
+
+    /// Waits until a caller is answered.
+    pub(crate) async fn reached(&self, caller: &Caller, protocol: Protocol) -> Result<()> {
+        let look = || async { self.answers(caller, protocol).await.then_some(()) };
+        let what = format!("{protocol:?} is answered");
+        eventually(&what, Duration::from_secs(20), look).await.with_context(|| {
+            let log = |world: &World| std::fs::read_to_string(world.dir().join("bootstrap.log")).unwrap_or_default();
+            format!("{}\n{}\n{}", log(&self.server), log(&self.client), self.plane.log())
+        })
+    }
+}
+
+impl Prober {
     /// The port of the workload that a protocol is spoken on.
     pub(crate) fn target(&self, protocol: Protocol) -> u16 {
         self.targets[protocol.place()]
@@ -148,7 +176,7 @@ impl Mesh {
 
     /// The port of the service that a protocol is spoken on.
     pub(crate) fn service(&self, protocol: Protocol) -> u16 {
-        self.services[protocol.place()].port()
+        self.services[protocol.place()]
     }
 
     async fn open(&self, caller: &Caller, protocol: Protocol) -> Result<Box<dyn Socket>> {
@@ -211,17 +239,6 @@ impl Mesh {
                 Ok(answer == *GREETING)
             }
         }
-    }
-
-    /// Waits until a caller is answered.
-    pub(crate) async fn reached(&self, caller: &Caller, protocol: Protocol) -> Result<()> {
-        let look = || async { self.answers(caller, protocol).await.then_some(()) };
-        let what = format!("{protocol:?} is answered");
-        eventually(&what, Duration::from_secs(20), look).await.with_context(|| {
-            let logs = [&self.server, &self.client]
-                .map(|world| std::fs::read_to_string(world.dir().join("bootstrap.log")).unwrap_or_default());
-            format!("{}\n{}\n{}", logs[0], logs[1], self.plane.log())
-        })
     }
 }
 
