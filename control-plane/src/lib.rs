@@ -14,12 +14,17 @@
 //! | [`cache`] | what each proxy gets, generated once for all that get the same |
 //! | [`server`] | xDS over gRPC; status, debugging and metrics over HTTP |
 //! | [`metrics`] | what is counted |
+//! | [`up`] | a mesh on this machine |
+//! | [`capture`] | rules that lead a workload's connections to its proxy |
+//! | [`demo`] | demo applications |
 //! | [`cli`] | the command line |
 
 pub mod analyze;
 pub mod ca;
 pub mod cache;
+pub mod capture;
 pub mod cli;
+pub mod demo;
 pub mod feed;
 pub mod generate;
 pub mod metrics;
@@ -29,3 +34,4 @@ pub mod resource;
 pub mod server;
 pub mod source;
 pub mod translate;
+pub mod up;

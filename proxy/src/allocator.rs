@@ -15,7 +15,7 @@ const ALIGNED: usize = 8;
 const NATURAL: usize = 4096;
 
 /// mimalloc.
-pub(crate) struct Allocator;
+pub struct Allocator;
 
 /// The size to ask for, so that the block is aligned by itself where that is cheap: runtime tasks are aligned to cache lines.
 fn natural(layout: Layout) -> usize {

@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 
 use crate::access_log::FlushOptions;
 use crate::admin::CommandLineOptions;
+use crate::mesh::Role;
 
 /// A small and fast L4/L7 proxy that takes Envoy's configuration.
 #[derive(Debug, Parser)]
@@ -86,6 +87,9 @@ pub struct Args {
     /// Print the version
     #[arg(long)]
     pub version: bool,
+    /// What the proxy is in a mesh: its bootstrap follows from that, and -c and --config-yaml are merged over it
+    #[command(subcommand)]
+    pub role: Option<Role>,
     /// Options of Envoy's that have no meaning here and are accepted
     #[command(flatten)]
     pub accepted: Accepted,

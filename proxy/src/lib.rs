@@ -5,6 +5,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod allocator;
 pub mod app;
 pub mod cli;
 mod clock;
@@ -15,7 +16,9 @@ pub mod http;
 pub mod identity;
 pub mod listener;
 pub mod logging;
+pub mod mesh;
 pub mod on_demand;
+pub mod process;
 pub mod runtime;
 pub mod stats;
 pub mod stream_info;

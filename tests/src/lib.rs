@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod scene;
 pub mod tls;
 pub mod unary;
+pub mod up;
 pub mod upstream;
 pub mod wait;
 pub mod world;

@@ -102,7 +102,7 @@ spec:
 
 #[test]
 fn what_is_fine_is_not_found() {
-    let bookinfo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/bookinfo");
+    let bookinfo = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bookinfo");
     let mut text = String::new();
     for file in
         ["platform/kube/bookinfo.yaml", "networking/bookinfo-gateway.yaml", "networking/destination-rule-all.yaml"]

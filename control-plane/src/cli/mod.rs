@@ -4,6 +4,7 @@
 
 mod analyze;
 mod ca;
+mod capture;
 mod client;
 mod control_plane;
 mod diff;
@@ -16,15 +17,19 @@ mod status;
 mod tests;
 mod token;
 mod translate;
+mod up;
 mod wait;
 mod workloads;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
+use crate::demo::App;
+use crate::up::launch::Launch;
 use output::Format;
 
 /// Weft's control plane and its tools.
@@ -34,6 +39,7 @@ use output::Format;
     version,
     propagate_version = true,
     after_help = "Examples:
+  weft up config/bookinfo                    a mesh on this machine, from the YAML for a cluster
   weft control-plane --config-dir mesh/      serve a directory of YAML to proxies, and follow its changes
   weft proxy-status                          who is connected, who has what, who refused what and why
   weft proxy-config route reviews-v1-7d      what a proxy was given
@@ -53,10 +59,19 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the workloads of YAML on this machine, each with its own address and proxy
+    Up(Box<up::Options>),
+    /// End what `weft up` runs
+    Down(up::Down),
+    /// What `weft up` runs
+    Ps(up::Ps),
+    /// What a pod of `weft up` says
+    Logs(up::Logs),
+    /// Run a command in the network of a pod of `weft up`
+    Exec(up::Exec),
     /// Run the control plane: Kubernetes, Gateway API and Istio YAML in, xDS v3 out
     ControlPlane(Box<control_plane::Options>),
     /// Who is connected, synced, stale, and who refused what and why
-    #[command(visible_alias = "ps")]
     ProxyStatus(proxy_status::Options),
     /// What a proxy has, as a table
     #[command(visible_alias = "pc")]
@@ -75,6 +90,17 @@ enum Command {
     Ca(ca::Options),
     /// Tokens that prove who a workload is
     Token(token::Options),
+    /// Lead the connections of this network namespace through the proxy beside its workload
+    Capture(Box<capture::Options>),
+    /// Run a demo application
+    #[command(subcommand)]
+    DemoApp(App),
+    /// Run the proxy, as weft-proxy does
+    #[command(disable_version_flag = true)]
+    Proxy(Box<weft_proxy::cli::Args>),
+    /// Enter a pod and become its process
+    #[command(hide = true)]
+    Launch(Launch),
     /// Print a completion script for a shell
     #[command(after_help = "Examples:
   weft completions bash > /etc/bash_completion.d/weft
@@ -99,7 +125,7 @@ struct VersionOptions {
 #[derive(Debug, Args)]
 struct Server {
     /// HTTP address of the control plane (its --http-addr or --monitoring-addr)
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", env = "WEFT_CONTROL_PLANE")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014", env = "WEFT_CONTROL_PLANE")]
     control_plane: String,
 }
 
@@ -110,6 +136,11 @@ impl Cli {
     /// Whatever keeps it from that, with what to do about it.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Up(options) => up::run(*options),
+            Command::Down(options) => print(up::down(&options)),
+            Command::Ps(options) => print(up::ps(&options)),
+            Command::Logs(options) => block_on(up::logs(&options)),
+            Command::Exec(options) => match block_on(up::exec(&options))? {},
             Command::ControlPlane(options) => control_plane::run(&options),
             Command::ProxyStatus(options) => print(proxy_status::run(&options)),
             Command::ProxyConfig(options) => print(proxy_config::run(&options)),
@@ -120,6 +151,13 @@ impl Cli {
             Command::Diff(options) => say(diff::run(&options)?),
             Command::Ca(options) => ca::run(&options),
             Command::Token(options) => say(token::run(&options)?),
+            Command::Capture(options) => capture::run(&options),
+            Command::DemoApp(app) => block_on(app.run()),
+            Command::Proxy(args) => {
+                ensure!(weft_proxy::process::main(&args) == ExitCode::SUCCESS, "the proxy has failed");
+                Ok(())
+            }
+            Command::Launch(launch) => match launch.run()? {},
             Command::Completions { shell } => {
                 clap_complete::generate(shell, &mut Self::command(), "weft", &mut std::io::stdout());
                 Ok(())
@@ -136,8 +174,11 @@ impl Cli {
 
 /// Runs a command that only asks, and prints what it found.
 fn print(command: impl Future<Output = Result<String>>) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    say(runtime.block_on(command)?)
+    say(block_on(command)?)
+}
+
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
 fn say(text: impl AsRef<str>) -> Result<()> {

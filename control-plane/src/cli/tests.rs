@@ -10,7 +10,7 @@ fn the_command_line_is_consistent() {
     for line in [
         "weft control-plane --config-dir d --grpc-addr 127.0.0.1:0 --debounce 50ms",
         "weft proxy-status",
-        "weft ps a.default -o json",
+        "weft proxy-status a.default -o json",
         "weft pc route --admin 127.0.0.1:15000",
         "weft proxy-config all a --control-plane 127.0.0.1:8080",
         "weft wait --proxies 3 --timeout 5s",

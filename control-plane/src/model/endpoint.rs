@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::kinds::meta::{Labels, contains_all};
-use super::kinds::service::{EndpointSlice, Endpoints, PortRef, TargetRef};
+use super::kinds::service::{EndpointSlice, Endpoints, IpFamily, PortRef, TargetRef};
 use super::kinds::service_entry::WorkloadEntrySpec;
 use super::kinds::workload::{Node, Pod};
 use super::kinds::{Kind, ObjectKey};
@@ -137,7 +137,15 @@ fn of_pods(service: &Service, selector: &Labels, objects: &Objects) -> Vec<Endpo
             PortRef::Number(number) => Some(*number),
             PortRef::Name(name) => pod.spec.named_port(name),
         });
-        for ip in pod.addresses() {
+        let addresses = pod.addresses();
+        let first = addresses.first().copied().map(IpFamily::of);
+        for ip in addresses {
+            let family = IpFamily::of(ip);
+            let counts =
+                if service.families.is_empty() { Some(family) == first } else { service.families.contains(&family) };
+            if !counts {
+                continue;
+            }
             let pod = Some((&object.key, &object.meta.labels, pod));
             found.push(with_pod(&ip.to_string(), ports.clone(), pod, objects, None));
         }

@@ -7,7 +7,7 @@ use weft_proto::problem::{Problem, Severity};
 
 use super::host::service_host;
 use super::kinds::meta::Labels;
-use super::kinds::service::{PortRef, Service as KubeService, ServicePort};
+use super::kinds::service::{IpFamily, PortRef, Service as KubeService, ServicePort};
 use super::kinds::service_entry::{
     EntryPort, Location, Resolution as EntryResolution, ServiceEntry, WorkloadEntrySpec,
 };
@@ -44,6 +44,8 @@ pub struct Service {
     pub selector: Option<Labels>,
     /// Endpoints that a ServiceEntry lists.
     pub listed: Vec<WorkloadEntrySpec>,
+    /// Families of pods' addresses that count; empty: that of a pod's first address.
+    pub families: Vec<IpFamily>,
     /// Whether pods count that are not ready.
     pub publish_not_ready: bool,
     /// Whether a caller stays with an endpoint (`sessionAffinity: ClientIP`).
@@ -216,6 +218,7 @@ pub(super) fn of_kubernetes(object: &Object, service: &KubeService, default_expo
         visibility: Visibility::of(export_to.split(','), default_export_to, &object.key.namespace),
         selector: (!spec.selector.is_empty()).then(|| spec.selector.clone()),
         listed: Vec::new(),
+        families: spec.families(),
         publish_not_ready: spec.publish_not_ready_addresses,
         client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
         prefer_close: spec.traffic_distribution.as_deref().is_some_and(|how| how.starts_with("Prefer")),
@@ -275,6 +278,7 @@ pub(super) fn of_entry(
             selector.labels.iter().chain(&selector.match_labels).map(|(k, v)| (k.clone(), v.clone())).collect()
         }),
         listed: spec.endpoints.clone(),
+        families: Vec::new(),
         publish_not_ready: false,
         client_ip_affinity: false,
         prefer_close: false,

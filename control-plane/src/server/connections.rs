@@ -143,6 +143,12 @@ impl Connections {
         self.open.lock().connections.values().cloned().collect()
     }
 
+    /// Whether every client that is connected has accepted all of a world.
+    #[must_use]
+    pub fn all_have(&self, sequence: u64) -> bool {
+        self.open.lock().connections.values().all(|connection| connection.synced() >= sequence)
+    }
+
     /// The metrics that follow them.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {

@@ -211,6 +211,16 @@ impl Bound {
         Ok(Self { listener, address })
     }
 
+    /// Takes a socket that listens already: in another network namespace. Within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the system refuses to tell about it.
+    pub fn of(listener: std::net::TcpListener) -> std::io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener: TcpListener::from_std(listener)?, address })
+    }
+
     /// Where it listens; the port is the system's choice if 0 was asked for.
     #[must_use]
     pub fn address(&self) -> SocketAddr {

@@ -27,7 +27,7 @@ use weft_proto::problem::{Problem, Severity};
 
 /// Where BookInfo is.
 pub fn bookinfo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/bookinfo")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/bookinfo")
 }
 
 /// All YAML files of a directory of BookInfo, sorted.

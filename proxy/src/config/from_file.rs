@@ -60,7 +60,23 @@ pub enum LoadError {
 /// Every problem found. Where a document is malformed or breaks the API's own rules, only these are named: what its values
 /// mean is looked at once they are sound.
 pub fn load(path: Option<&Path>, overlay: Option<&str>, options: &LoadOptions) -> Result<Loaded, LoadError> {
+    load_over(None, path, overlay, options)
+}
+
+/// The same, merged over a bootstrap of the program's own, as JSON.
+///
+/// # Errors
+/// As those of [`load()`].
+pub fn load_over(
+    base: Option<&str>,
+    path: Option<&Path>,
+    overlay: Option<&str>,
+    options: &LoadOptions,
+) -> Result<Loaded, LoadError> {
     let mut sources = Vec::new();
+    if let Some(text) = base {
+        sources.push(Source::text("the role's bootstrap", text, Format::Json));
+    }
     if let Some(path) = path {
         sources.push(Source::file(path)?);
     }

@@ -10,7 +10,7 @@ use regex::Regex;
 /// Where the files are.
 #[must_use]
 pub fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../config/bookinfo")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bookinfo")
 }
 
 /// A file, unchanged.

@@ -21,7 +21,7 @@ record! {
     /// **Source**: `v1.ServiceSpec`.
     pub struct ServiceSpec (
         ignoring "externalTrafficPolicy", "allocateLoadBalancerNodePorts", "loadBalancerClass", "loadBalancerSourceRanges",
-        "healthCheckNodePort", "ipFamilyPolicy", "internalTrafficPolicy", "loadBalancerIP", "topologyKeys", "ipFamilies"
+        "healthCheckNodePort", "internalTrafficPolicy", "loadBalancerIP", "topologyKeys"
     ) {
         /// `ClusterIP` (the default), `NodePort`, `LoadBalancer` or `ExternalName`.
         r#type: Option<String>,
@@ -41,8 +41,43 @@ record! {
         publish_not_ready_addresses: bool,
         /// `ClientIP` or `None`.
         session_affinity: Option<String>,
+        /// `IPv4`, `IPv6`: those of its addresses, the first one first. Default: that of the pods' first address.
+        ip_families: Vec<String>,
+        /// `SingleStack` (the default), `PreferDualStack` or `RequireDualStack`.
+        ip_family_policy: Option<String>,
         /// `PreferClose` or `PreferSameZone` keep traffic in the zone.
         traffic_distribution: Option<String>,
+    }
+}
+
+impl ServiceSpec {
+    /// The families of IP that it is reached by; empty: that of the pods' first address.
+    #[must_use]
+    pub fn families(&self) -> Vec<IpFamily> {
+        if matches!(self.ip_family_policy.as_deref(), Some("PreferDualStack" | "RequireDualStack")) {
+            let first_is_v6 = self.ip_families.first().is_some_and(|family| family == "IPv6");
+            return if first_is_v6 { vec![IpFamily::V6, IpFamily::V4] } else { vec![IpFamily::V4, IpFamily::V6] };
+        }
+        let told = self.ip_families.first().map(|family| if family == "IPv6" { IpFamily::V6 } else { IpFamily::V4 });
+        let of_address = || self.cluster_ip.as_deref().and_then(|ip| ip.parse().ok()).map(IpFamily::of);
+        told.or_else(of_address).into_iter().collect()
+    }
+}
+
+/// A family of IP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpFamily {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl IpFamily {
+    /// That of an address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
 

@@ -55,6 +55,50 @@ record! {
         name: String,
         /// What it listens on.
         ports: Vec<ContainerPort>,
+        /// What it runs: an image.
+        image: Option<String>,
+        /// What is started in it, in place of the image's own.
+        command: Vec<String>,
+        /// Arguments to that.
+        args: Vec<String>,
+        /// Its environment.
+        env: Vec<EnvVar>,
+    }
+}
+
+record! {
+    /// A variable of the environment. **Source**: `v1.EnvVar`.
+    pub struct EnvVar (foreign) {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: Option<String>,
+        /// Where else it comes from.
+        value_from: Option<EnvVarSource>,
+    }
+}
+
+record! {
+    /// Where a variable comes from. **Source**: `v1.EnvVarSource`.
+    pub struct EnvVarSource (foreign) {
+        /// A field of the pod.
+        field_ref: Option<FieldRef>,
+    }
+}
+
+record! {
+    /// A field of the pod. **Source**: `v1.ObjectFieldSelector`.
+    pub struct FieldRef (foreign) {
+        /// Its path: `metadata.name`.
+        field_path: String,
+    }
+}
+
+impl EnvVar {
+    /// The pod's field it is.
+    #[must_use]
+    pub fn field(&self) -> Option<&str> {
+        Some(self.value_from.as_ref()?.field_ref.as_ref()?.field_path.as_str())
     }
 }
 

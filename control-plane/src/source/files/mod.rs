@@ -1,7 +1,7 @@
 //! A watched directory of YAML and JSON.
 //!
 //! Owns the watching: a thread of its own reads what changed and hands batches over. Must not know: what an object means.
-//! Every `.yaml`, `.yml` and `.json` below the directory counts, but for names that begin with a dot; symbolic links are
+//! Every `.yaml`, `.yml` and `.json` below the directory counts, but for `weft.yaml` and names that begin with a dot; symbolic links are
 //! followed, so that a mounted ConfigMap works.
 
 mod directory;
@@ -72,27 +72,42 @@ impl Files {
     /// # Errors
     /// A directory that cannot be listed or watched.
     pub fn watch(path: &Path) -> Result<Self, FilesError> {
-        let unwatchable = |error| FilesError::Unwatchable { path: path.to_owned(), error };
+        Self::watch_all(&[path.to_owned()])
+    }
+
+    /// Watches several directories and files. What is there now is the first batch.
+    ///
+    /// # Errors
+    /// One that cannot be listed or watched.
+    pub fn watch_all(paths: &[PathBuf]) -> Result<Self, FilesError> {
+        let unwatchable = |path: &Path, error| FilesError::Unwatchable { path: path.to_owned(), error };
+        let first = paths.first().map_or(Path::new("."), |path| path);
         let (changed, changes) = mpsc::channel();
-        let everything = path.to_owned();
+        let everything = paths.to_vec();
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let paths = match event {
-                Ok(event) if event.need_rescan() => vec![everything.clone()],
-                Ok(event) => event.paths.into_iter().filter(|path| is_complete(&event.kind, path)).collect(),
-                Err(_) => vec![everything.clone()],
-            };
             // The thread ends after the watcher only.
-            let _ = changed.send(paths);
+            if let Some(paths) = told(event, &everything) {
+                let _ = changed.send(paths);
+            }
         })
-        .map_err(unwatchable)?;
+        .map_err(|error| unwatchable(first, error))?;
         // Watched first, read then: what changes in between is read twice, not missed.
-        watcher.watch(path, RecursiveMode::Recursive).map_err(unwatchable)?;
-        let mut scan = Scan::new(path.to_owned());
-        scan.run(&[path.to_owned()].into()).map_err(|error| FilesError::Unreadable { path: path.to_owned(), error })?;
+        for path in paths {
+            // A file is replaced by renaming, which its directory sees.
+            let (watched, mode) = match path.parent().filter(|_| !path.is_dir()) {
+                Some(parent) if parent.as_os_str().is_empty() => (Path::new("."), RecursiveMode::NonRecursive),
+                Some(parent) => (parent, RecursiveMode::NonRecursive),
+                None => (path.as_path(), RecursiveMode::Recursive),
+            };
+            watcher.watch(watched, mode).map_err(|error| unwatchable(path, error))?;
+        }
+        let mut scan = Scan { roots: paths.to_vec(), ..Scan::new(first.to_owned()) };
+        let named = paths.iter().cloned().collect();
+        scan.run(&named).map_err(|error| FilesError::Unreadable { path: first.to_owned(), error })?;
         let (sender, batches) = tokio::sync::mpsc::channel(WAITING);
         let follow = move || follow(scan, &changes, &sender);
         let spawned = std::thread::Builder::new().name("files".to_owned()).spawn(follow);
-        spawned.map_err(|error| unwatchable(notify::Error::io(error)))?;
+        spawned.map_err(|error| unwatchable(first, notify::Error::io(error)))?;
         Ok(Self { batches, _watcher: watcher })
     }
 }
@@ -101,6 +116,16 @@ impl Source for Files {
     async fn next(&mut self) -> Option<Batch> {
         self.batches.recv().await
     }
+}
+
+/// The paths that an event is about; none: there is nothing to read. Reading a directory is an event of it, too.
+fn told(event: notify::Result<notify::Event>, everything: &[PathBuf]) -> Option<Vec<PathBuf>> {
+    let paths = match event {
+        Ok(event) if event.need_rescan() => everything.to_vec(),
+        Ok(event) => event.paths.into_iter().filter(|path| is_complete(&event.kind, path)).collect(),
+        Err(_) => everything.to_vec(),
+    };
+    (!paths.is_empty()).then_some(paths)
 }
 
 /// Whether a file may be read after this: not while it is being written, which ends with closing it.
@@ -128,7 +153,7 @@ fn follow(mut scan: Scan, changes: &mpsc::Receiver<Vec<PathBuf>>, batches: &toki
             changes.try_iter().for_each(|paths| named.extend(paths));
             if let Err(error) = scan.run(&named) {
                 // The directory itself is away, for the moment or for good: the last good state stays.
-                tracing::warn!(path = %scan.root.display(), %error, "the directory cannot be read, what it held before stays");
+                tracing::warn!(paths = ?scan.roots, %error, "the directory cannot be read, what it held before stays");
             }
             batch = scan.directory.take_batch();
             if !batch.changes.is_empty() || batch.problems != problems {
@@ -144,20 +169,26 @@ type Stamp = (u64, u64, Option<SystemTime>);
 
 /// A directory, and what has been read of it.
 struct Scan {
-    root: PathBuf,
+    roots: Vec<PathBuf>,
     seen: BTreeMap<PathBuf, Stamp>,
     directory: Directory,
 }
 
 impl Scan {
     fn new(root: PathBuf) -> Self {
-        Self { root, seen: BTreeMap::new(), directory: Directory::default() }
+        Self { roots: vec![root], seen: BTreeMap::new(), directory: Directory::default() }
     }
 
     /// Reads the files that are `named`, and those in named directories that are new or changed.
     fn run(&mut self, named: &BTreeSet<PathBuf>) -> io::Result<()> {
         let mut found = BTreeMap::new();
-        list(&self.root, 0, &mut found)?;
+        for root in &self.roots {
+            if root.is_dir() {
+                list(root, 0, &mut found)?;
+            } else {
+                add(root.clone(), &std::fs::metadata(root)?, &mut found);
+            }
+        }
         let directories: Vec<&Path> = named.iter().filter_map(|path| changed_directory(path)).collect();
         let mut seen = BTreeMap::new();
         for (path, stamp) in found {
@@ -215,13 +246,23 @@ fn list(directory: &Path, depth: usize, found: &mut BTreeMap<PathBuf, Stamp>) ->
                 other => other?,
             }
         } else if metadata.is_file() && is_ours(&path) {
-            found.insert(path, (metadata.ino(), metadata.len(), metadata.modified().ok()));
+            add(path, &metadata, found);
         }
     }
     Ok(())
 }
 
+fn add(path: PathBuf, metadata: &std::fs::Metadata, found: &mut BTreeMap<PathBuf, Stamp>) {
+    found.insert(path, (metadata.ino(), metadata.len(), metadata.modified().ok()));
+}
+
+/// The file that says what runs for images: no objects are in it.
+const COMMANDS: &str = "weft.yaml";
+
 fn is_ours(path: &Path) -> bool {
+    if path.file_name().is_some_and(|name| name == COMMANDS) {
+        return false;
+    }
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     matches!(extension.as_deref(), Some("yaml" | "yml" | "json"))
 }

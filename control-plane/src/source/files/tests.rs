@@ -147,3 +147,32 @@ fn a_missing_directory_is_an_error() {
     let error = Files::read_once(Path::new("/nonexistent-weft")).err().unwrap();
     assert!(error.to_string().starts_with("/nonexistent-weft: cannot be read"), "{error}");
 }
+
+#[test]
+fn reading_is_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let event = |kind| notify::Event::new(kind).add_path(dir.path().to_owned());
+    let open = EventKind::Access(AccessKind::Open(AccessMode::Any));
+    let closed = EventKind::Access(AccessKind::Close(AccessMode::Read));
+    assert_eq!(told(Ok(event(open)), &[]), None);
+    assert_eq!(told(Ok(event(closed)), &[]), None);
+    assert_eq!(
+        told(Ok(event(EventKind::Any).set_flag(notify::event::Flag::Rescan)), &["all".into()]),
+        Some(vec!["all".into()])
+    );
+}
+
+#[tokio::test]
+async fn a_file_is_watched_as_a_directory_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (dir.path().join("one.yaml"), dir.path().join("other.yaml"));
+    std::fs::write(&one, service("a", 1)).unwrap();
+    std::fs::write(&other, service("b", 1)).unwrap();
+    let mut files = Files::watch_all(std::slice::from_ref(&one)).unwrap();
+    assert_eq!(changes(&files.next().await.unwrap()).len(), 1, "only what was named");
+    let fresh = dir.path().join("fresh");
+    std::fs::write(&fresh, service("a", 2)).unwrap();
+    std::fs::rename(&fresh, &one).unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(10), files.next()).await.unwrap().unwrap();
+    assert!(changes(&next)[0].contains("default/a"), "{next:?}");
+}
