@@ -40,6 +40,9 @@ pub(super) struct Options {
     /// Debug pages and metrics of the control plane
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15014")]
     http_addr: SocketAddr,
+    /// For how long pods' certificates are good [default: 24h]
+    #[arg(long, value_name = "TIME", value_parser = super::duration)]
+    workload_cert_ttl: Option<Duration>,
     /// What to log: error, warn, info, debug, trace
     #[arg(short, long, value_name = "LEVEL", default_value = "warn", env = "WEFT_LOG")]
     log_level: String,
@@ -68,6 +71,7 @@ pub(super) fn run(options: Options) -> Result<()> {
         listen: options.listen,
         http: options.http_addr,
         proxy_log_level: options.proxy_log_level,
+        certificate_ttl: options.workload_cert_ttl,
     }))
 }
 

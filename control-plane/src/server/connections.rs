@@ -145,7 +145,7 @@ impl Connections {
 
     /// Whether every client that is connected has accepted all of a world.
     #[must_use]
-    pub fn all_have(&self, sequence: u64) -> bool {
+    pub fn have_followed(&self, sequence: u64) -> bool {
         self.open.lock().connections.values().all(|connection| connection.synced() >= sequence)
     }
 

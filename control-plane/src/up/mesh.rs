@@ -198,7 +198,7 @@ impl Known {
                 // The control plane has ended.
                 Err(_) => return,
             };
-            while !self.shared.connections.all_have(sequence) {
+            while !self.shared.connections.have_followed(sequence) {
                 sleep(LOOK).await;
             }
         };

@@ -37,7 +37,7 @@ impl Names {
             let text = text(world, namespace);
             if self.written.get(namespace) != Some(&text) {
                 // In place: pods have this very file mounted.
-                std::fs::write(self.file(namespace), &text)?;
+                super::state::write_for_all(&self.file(namespace), &text)?;
                 self.written.insert(namespace.clone(), text);
             }
         }

@@ -105,7 +105,8 @@ pub fn pods(of: &Object, commands: &Commands) -> Vec<PodPlan> {
 
 /// A gateway with these labels.
 #[must_use]
-pub fn gateway(name: &str, namespace: &str, labels: Labels, service_account: &str) -> PodPlan {
+pub fn gateway(name: &str, namespace: &str, mut labels: Labels, service_account: &str) -> PodPlan {
+    labels.insert(TLS_MODE.0.to_owned(), TLS_MODE.1.to_owned());
     PodPlan {
         name: format!("{name}-0"),
         namespace: namespace.to_owned(),

@@ -19,6 +19,7 @@ use super::names;
 use super::namespace::Namespace;
 use super::plan::{Command, PodPlan};
 use super::process::{Process, Start, describe};
+use crate::ca::Ca;
 use crate::capture::{Backend, PROXY_ID, Rules};
 
 /// Nobody's user: what an application is whose mesh root has started.
@@ -29,6 +30,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(20);
 /// The first pause before a process that ended is started again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// For how long a pod may prove who it is: longer than a mesh on one machine is up.
+const TOKEN: Duration = Duration::from_secs(90 * 24 * 3600);
 /// The proxy's port of health.
 const HEALTH: u16 = 15021;
 
@@ -57,6 +60,14 @@ pub enum Phase {
 pub struct Surroundings {
     /// Where the control plane is for pods.
     pub discovery: String,
+    /// Who gives pods their identities.
+    pub authority: Arc<Ca>,
+    /// Where pods' tokens are written.
+    pub tokens: PathBuf,
+    /// Whom pods trust as the control plane.
+    pub root: PathBuf,
+    /// For how long pods' certificates are good, if not for the authority's time.
+    pub certificate_ttl: Option<Duration>,
     /// For pods' logs.
     pub logs: PathBuf,
     /// The level of the proxies' logs.
@@ -160,6 +171,7 @@ impl Pod {
 
     /// Rules, and what a process of another user than root may do.
     fn prepare(&self, around: &Surroundings) -> Result<()> {
+        self.write_token(around).context("a token")?;
         let rules = Rules::default();
         let is_gateway = self.plan.is_gateway;
         self.namespace.run(move || {
@@ -168,6 +180,24 @@ impl Pod {
                 .context("ip_unprivileged_port_start")?;
             if is_gateway { Ok(()) } else { crate::capture::apply(&rules, around.backend) }
         })?
+    }
+
+    fn token(&self, around: &Surroundings) -> PathBuf {
+        around.tokens.join(self.plan.full_name())
+    }
+
+    /// What proves who it is, for its proxy alone.
+    fn write_token(&self, around: &Surroundings) -> Result<()> {
+        use std::io::Write as _;
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let token = around.authority.mint_token(&self.plan.namespace, self.plan.service_account(), TOKEN)?;
+        let path = self.token(around);
+        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        file.write_all(token.as_bytes())?;
+        if around.is_root {
+            std::os::unix::fs::chown(&path, Some(PROXY_ID), Some(PROXY_ID))?;
+        }
+        Ok(())
     }
 
     /// Runs everything once; returns what has ended.
@@ -269,8 +299,14 @@ impl Pod {
             ("--service-account", plan.service_account().to_owned()),
             ("--workload-name", plan.workload.clone()),
             ("--discovery-address", around.discovery.clone()),
+            ("--discovery-ca", around.root.display().to_string()),
+            ("--token", self.token(around).display().to_string()),
+            ("--trust-domain", around.authority.trust_domain().to_owned()),
         ];
         argv.push(role.to_owned());
+        if let Some(ttl) = around.certificate_ttl {
+            argv.extend(["--certificate-ttl".to_owned(), ttl.as_secs().max(1).to_string()]);
+        }
         argv.extend(told.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
         argv.extend(plan.labels.iter().flat_map(|(key, value)| ["--label".to_owned(), format!("{key}={value}")]));
         Start {

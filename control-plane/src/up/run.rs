@@ -24,18 +24,21 @@ use super::names::Names;
 use super::plan::Desired;
 use super::pod::{Phase, Pod, Surroundings};
 use super::relay::Relay;
-use super::state::State;
+use super::state::{State, write_for_all};
+use crate::ca::{self, Ca};
 use crate::capture::Backend;
 use crate::feed::Feed;
 use crate::model::World;
 use crate::node::Proxy;
 use crate::resource::ResourceType;
-use crate::server::{Bound, Limits, Shared, serve_grpc, serve_http};
+use crate::server::connections::TrustFollowers;
+use crate::server::{Bound, Limits, Secure, Shared, serve_grpc, serve_http};
+use crate::source::Source;
 use crate::source::files::Files;
 use crate::translate::generate;
 
-/// Istio's port for xDS.
-const DISCOVERY: u16 = 15010;
+/// Istio's port for xDS over TLS, and for certificates.
+const DISCOVERY: u16 = 15012;
 /// Changes to files and pods that come within this are served together.
 const DEBOUNCE: Duration = Duration::from_millis(50);
 /// The longest that changes wait.
@@ -56,6 +59,8 @@ pub struct Options {
     pub http: SocketAddr,
     /// The level of the proxies' logs.
     pub proxy_log_level: String,
+    /// For how long certificates are good; `None`: a day.
+    pub certificate_ttl: Option<Duration>,
 }
 
 /// Runs until it is told to stop.
@@ -86,10 +91,17 @@ pub async fn run(options: Options) -> Result<()> {
     let (desired, wanted) = watch::channel(Desired::new());
     let local = Local::new(files, commands, pods_changed, desired);
     let feed = Feed::open(local, DEBOUNCE, DEBOUNCE_MAX).await.context("nothing was read; see the log")?;
+    let authority = authority(&state, &feed, &options)?;
+    let feed = feed.trusting(authority.bundle());
+    let root = Root::write(state.etc("root-cert.pem"), authority.bundle()).context("the root certificate")?;
     let stop = CancellationToken::new();
     let shared = feed.serve(Limits::default(), stop.child_token());
     let around = Surroundings {
         discovery: host.to_string(),
+        authority: authority.clone(),
+        tokens: state.tokens(),
+        root: root.path.clone(),
+        certificate_ttl: options.certificate_ttl,
         logs: state.logs(),
         proxy_log_level: options.proxy_log_level.clone(),
         etc: state.etc(""),
@@ -104,8 +116,12 @@ pub async fn run(options: Options) -> Result<()> {
     let servers = stop.child_token();
     let mut tasks = tokio::task::JoinSet::new();
     let serving = shared.clone();
+    let secure = Secure { files: None, ca: Some(authority.clone()), any_client: false };
+    shared.show(authority.clone());
+    tasks.spawn(authority.tend(TrustFollowers::new(shared.connections.clone()), servers.clone()));
+    tasks.spawn(root.follow(servers.clone()));
     tasks.spawn(async move {
-        if let Err(error) = serve_grpc(serving, grpc, None).await {
+        if let Err(error) = serve_grpc(serving, grpc, Some(secure)).await {
             tracing::error!("{error}");
         }
     });
@@ -124,6 +140,43 @@ pub async fn run(options: Options) -> Result<()> {
     pods_end.await?;
     while tasks.join_next().await.is_some() {}
     Ok(())
+}
+
+/// The mesh's own authority: it goes with the mesh.
+fn authority<S: Source>(state: &State, feed: &Feed<S>, options: &Options) -> Result<Arc<Ca>> {
+    let mut of = ca::Options::new(state.authority());
+    of.trust_domain = feed.world().config().mesh.trust_domain().to_owned();
+    of.server_names.push(fabric::HOST.to_string());
+    if let Some(ttl) = options.certificate_ttl {
+        // Roots of short-lived certificates are replaced as fast.
+        (of.ttl, of.settle) = (ttl, of.settle.min(ttl / 10));
+    }
+    Ca::open(of).context("the certificate authority")
+}
+
+/// The file with the roots that pods trust the control plane by.
+struct Root {
+    path: PathBuf,
+    bundle: watch::Receiver<Arc<str>>,
+}
+
+impl Root {
+    fn write(path: PathBuf, mut bundle: watch::Receiver<Arc<str>>) -> std::io::Result<Self> {
+        write_for_all(&path, &bundle.borrow_and_update())?;
+        Ok(Self { path, bundle })
+    }
+
+    /// Writes the newest until `stop`.
+    async fn follow(mut self, stop: CancellationToken) {
+        while let Some(Ok(())) = stop.run_until_cancelled(self.bundle.changed()).await {
+            let text = self.bundle.borrow_and_update().clone();
+            let fresh = self.path.with_extension("fresh");
+            let written = write_for_all(&fresh, &text).and_then(|()| std::fs::rename(&fresh, &self.path));
+            if let Err(error) = written {
+                tracing::error!("{}: {error}; pods do not learn of the new root", self.path.display());
+            }
+        }
+    }
 }
 
 /// What the person before it sees, and what follows from the newest configuration.

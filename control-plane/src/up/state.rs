@@ -1,10 +1,10 @@
 //! What a running mesh leaves for other commands: a directory with a lock, a socket, logs.
 //!
-//! Owns the directory, which only its user may read. It goes with the mesh; what a crash left is cleared by the next start.
+//! Owns the directory, which only its user may list. It goes with the mesh; what a crash left is cleared by the next start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -23,8 +23,13 @@ impl State {
     /// When a mesh of this name runs, or the directory cannot be made.
     pub fn take(name: &str) -> Result<Self> {
         let directory = directory(name)?;
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+        // Pods' processes are other users, and find their own files in it.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(&directory);
         made.with_context(|| format!("{}: cannot be made", directory.display()))?;
+        // Whatever the umask is, and whoever made them before.
+        for of in [directory.parent(), Some(&*directory)].into_iter().flatten() {
+            fs::set_permissions(of, fs::Permissions::from_mode(0o711)).with_context(|| of.display().to_string())?;
+        }
         let lock =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join("lock"))?;
         let Ok(lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
@@ -33,8 +38,10 @@ impl State {
         let state = Self { directory, _lock: lock };
         state.clear()?;
         fs::DirBuilder::new().mode(0o700).create(state.logs())?;
-        // Pods' processes are other users: these files are theirs to read.
-        fs::DirBuilder::new().mode(0o755).create(state.directory.join("etc"))?;
+        for (directory, mode) in [(state.etc(""), 0o755), (state.tokens(), 0o711)] {
+            fs::create_dir(&directory)?;
+            fs::set_permissions(&directory, fs::Permissions::from_mode(mode))?;
+        }
         Ok(state)
     }
 
@@ -53,6 +60,18 @@ impl State {
     #[must_use]
     pub fn logs(&self) -> PathBuf {
         logs(&self.directory)
+    }
+
+    /// Where the authority keeps its keys.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.directory.join("ca")
+    }
+
+    /// Where pods' tokens are, each for its own proxy to read.
+    #[must_use]
+    pub fn tokens(&self) -> PathBuf {
+        self.directory.join("tokens")
     }
 
     /// Where the socket is.
@@ -74,6 +93,15 @@ impl Drop for State {
         let _ = self.clear();
         let _ = fs::remove_dir_all(&self.directory);
     }
+}
+
+/// Writes a file that every process of a pod may read.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_for_all(path: &Path, text: &str) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644))
 }
 
 /// The directory of the mesh of this name.

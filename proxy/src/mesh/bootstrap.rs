@@ -1,6 +1,7 @@
 //! The bootstrap of a proxy in a mesh.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde_json::{Map, Value as Json, json};
 
@@ -14,7 +15,7 @@ const ADMIN: &str = "agent";
 /// The bootstrap of a proxy of this kind (`sidecar`, `router`).
 pub(super) fn of(kind: &str, of: &Workload, labels: &[(String, String)]) -> Json {
     let ads = json!({"ads": {}, "initial_fetch_timeout": "0s"});
-    json!({
+    let mut made = json!({
         "node": node(kind, of, labels),
         "admin": {"address": address("127.0.0.1", of.admin_port)},
         "dynamic_resources": {
@@ -34,7 +35,27 @@ pub(super) fn of(kind: &str, of: &Workload, labels: &[(String, String)]) -> Json
                 page("agent", of.status_port, "/healthz/ready", "/ready", ADMIN),
             ],
         },
-    })
+    });
+    if let Some(token) = &of.token {
+        made["bootstrap_extensions"] = json!([identity(of, token)]);
+    }
+    made
+}
+
+/// Who the workload is, and how it proves that.
+fn identity(of: &Workload, token: &Path) -> Json {
+    let mut config = json!({
+        "@type": "type.googleapis.com/weft.identity.v1.WorkloadIdentity",
+        "ca": {"envoy_grpc": {"cluster_name": DISCOVERY}},
+        "token_path": token,
+        "trust_domain": of.trust_domain,
+        "namespace": of.namespace,
+        "service_account": of.service_account,
+    });
+    if let Some(seconds) = of.certificate_ttl {
+        config["ttl"] = json!(format!("{seconds}s"));
+    }
+    json!({"name": "weft.identity", "typed_config": config})
 }
 
 fn node(kind: &str, of: &Workload, labels: &[(String, String)]) -> Json {
@@ -94,6 +115,11 @@ fn discovery(of: &Workload) -> Json {
     });
     if let Some(ca) = &of.discovery_ca {
         let name = of.discovery_name.as_deref().unwrap_or(host);
+        let mut trusted = json!({"filename": ca});
+        if let Some(directory) = ca.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            // Another root comes as another file.
+            trusted["watched_directory"] = json!({"path": directory});
+        }
         let kind = if name.parse::<IpAddr>().is_ok() { "IP_ADDRESS" } else { "DNS" };
         made["transport_socket"] = json!({
             "name": "envoy.transport_sockets.tls",
@@ -103,7 +129,7 @@ fn discovery(of: &Workload) -> Json {
                 "common_tls_context": {
                     "alpn_protocols": ["h2"],
                     "validation_context": {
-                        "trusted_ca": {"filename": ca},
+                        "trusted_ca": trusted,
                         "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": name}}],
                     },
                 },

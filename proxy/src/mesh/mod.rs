@@ -60,6 +60,15 @@ pub struct Workload {
     /// The name the control plane's certificate must have [default: the host of --discovery-address]
     #[arg(long, value_name = "NAME")]
     pub discovery_name: Option<String>,
+    /// A token that proves who the workload is: with it the proxy gets a certificate from the control plane, and shows it there
+    #[arg(long, value_name = "FILE", requires = "discovery_ca")]
+    pub token: Option<PathBuf>,
+    /// Trust domain of the mesh
+    #[arg(long, env = "TRUST_DOMAIN", value_name = "DOMAIN", default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// For how long a certificate is asked for, in seconds [default: 24 hours]
+    #[arg(long, value_name = "SECONDS", requires = "token", value_parser = clap::value_parser!(u64).range(1..))]
+    pub certificate_ttl: Option<u64>,
     /// Domain of the cluster
     #[arg(long, env = "DOMAIN_SUFFIX", value_name = "DOMAIN", default_value = "cluster.local")]
     pub domain: String,

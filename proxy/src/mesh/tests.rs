@@ -36,6 +36,23 @@ fn its_bootstrap_is_taken_and_may_be_overlaid() {
 }
 
 #[test]
+fn with_a_token_it_has_an_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = rcgen::generate_simple_self_signed(vec!["root".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("root.pem"), root.cert.pem()).unwrap();
+    let (ca, token) = (dir.path().join("root.pem"), dir.path().join("token"));
+    let args = ["--ip", "10.0.0.7", "--discovery-address", "10.0.0.1:15012", "--service-account", "books"];
+    let files = ["--discovery-ca", ca.to_str().unwrap(), "--token", token.to_str().unwrap()];
+    let of = role(&[&args[..], &files, &["--certificate-ttl", "60"]].concat());
+    let base = of.bootstrap().unwrap();
+    let loaded = from_file::load_over(Some(&base), None, None, &LoadOptions::default()).unwrap();
+    assert_eq!(loaded.warnings, []);
+    let json: serde_json::Value = serde_json::from_str(&base).unwrap();
+    let identity = &json["bootstrap_extensions"][0]["typed_config"];
+    assert_eq!((identity["service_account"].as_str(), identity["ttl"].as_str()), (Some("books"), Some("60s")));
+}
+
+#[test]
 fn labels_of_the_downward_api_are_read() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "app=\"reviews\"\nnote=\"a \\\"b\\\"\"\n").unwrap();

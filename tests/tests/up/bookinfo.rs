@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use weft_tests::locate::skipped;
 use weft_tests::up::Up;
 use weft_tests::wait::{PATIENCE, eventually};
 
@@ -21,6 +22,55 @@ async fn versions(mesh: &Up, user: Option<&str>, count: usize) -> Result<BTreeMa
         *all.entry(version(&mesh.page(user).await?)).or_default() += 1;
     }
     Ok(all)
+}
+
+/// Counts packets at a pod's device, for some seconds: those with a part of HTTP in plaintext, and those that begin a record of TLS.
+const SNIFF: &str = r#"
+import re, socket, sys, time
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("eth0", 0)); s.settimeout(0.1)
+plain = tls = 0
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    try: frame = s.recv(65535)
+    except TimeoutError: continue
+    if frame[12:14] != b"\x08\x00" or frame[23] != 6: continue
+    ip = frame[14:]; tcp = ip[(ip[0] & 15) * 4:int.from_bytes(ip[2:4], "big")]; data = tcp[(tcp[12] >> 4) * 4:]
+    if re.search(rb"HTTP/[12]|^PRI |productpage|reviews/0", data): plain += 1
+    if re.match(rb"[\x14-\x17]\x03[\x01-\x03]", data): tls += 1
+print(plain, tls)
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_pods_everything_is_mutual_tls() -> Result<()> {
+    let Some(mesh) = Up::start("no plaintext", &sample()?).await? else { return Ok(()) };
+    let python = std::process::Command::new("python3").args(["-c", ""]).status();
+    if !python.is_ok_and(|status| status.success()) {
+        skipped("no plaintext", "python3 is not installed");
+        return Ok(());
+    }
+    mesh.page(None).await?;
+    let details = "cluster.outbound|9080||details.default.svc.cluster.local.ssl.handshake";
+    for (pod, name) in [("productpage", details), ("details", "listener.0.0.0.0_15006.ssl.handshake")] {
+        ensure!(mesh.counter(pod, name).await? >= 1, "{pod}: {name} is 0");
+    }
+    let sniff = mesh.weft(&["exec", "productpage", "--", "python3", "-c", SNIFF, "2"]);
+    tokio::pin!(sniff);
+    let mut pages = 0;
+    let said = loop {
+        tokio::select! {
+            said = &mut sniff => break said?,
+            page = mesh.page(Some("jason")) => {
+                page?;
+                pages += 1;
+            }
+        }
+    };
+    let counts: Vec<u64> = said.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let [plain, tls] = counts[..] else { anyhow::bail!("{said}") };
+    // Each page is a request and an answer at least, on each side of productpage.
+    ensure!(pages > 5 && tls > pages && plain == 0, "{pages} pages: {plain} packets in plaintext, {tls} of TLS");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
