@@ -86,11 +86,14 @@ impl Directory {
             return Err(failed(error));
         }
         if kept {
-            std::thread::spawn(move || {
+            let sync = move || {
                 if let Err(error) = file.sync_all() {
                     tracing::warn!(file = %path.display(), "it may be lost if the machine fails: {error}");
                 }
-            });
+            };
+            if let Err(error) = std::thread::Builder::new().name("ca-sync".to_owned()).spawn(sync) {
+                tracing::warn!("what the authority keeps may be lost if the machine fails: no thread: {error}");
+            }
         }
         Ok(())
     }
