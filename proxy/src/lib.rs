@@ -19,6 +19,7 @@ pub mod logging;
 pub mod mesh;
 pub mod on_demand;
 pub mod process;
+pub mod rbac;
 pub mod runtime;
 pub mod stats;
 pub mod stream_info;

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -153,6 +153,8 @@ pub struct ConnInfo {
     pub proxy_protocol: bool,
     /// Dynamic metadata set by listener filters.
     pub metadata: BTreeMap<String, serde_json::Value>,
+    /// What the network filter RBAC said of its shadow rules, once it has: its dynamic metadata.
+    pub rbac: OnceLock<Arc<serde_json::Value>>,
     /// Why the connection was ended by us, for `%CONNECTION_TERMINATION_DETAILS%`.
     pub termination_details: Mutex<Option<Cow<'static, str>>>,
     /// Why we closed the connection, for `%DOWNSTREAM_LOCAL_CLOSE_REASON%`.
@@ -206,10 +208,19 @@ impl ConnInfo {
             proxy_tlvs: Vec::new(),
             proxy_protocol: false,
             metadata: BTreeMap::new(),
+            rbac: OnceLock::new(),
             termination_details: Mutex::default(),
             local_close: Default::default(),
             transport_failure: Mutex::default(),
             handshake: None,
+        }
+    }
+
+    /// Dynamic metadata of the connection, by filter name.
+    pub fn dynamic_metadata(&self, namespace: &str) -> Option<&serde_json::Value> {
+        match self.rbac.get() {
+            Some(said) if namespace == crate::rbac::NETWORK_NAMESPACE => Some(said),
+            _ => self.metadata.get(namespace),
         }
     }
 }
@@ -467,6 +478,8 @@ pub struct StreamInfo {
     pub request_id: Option<http::HeaderValue>,
     /// Dynamic metadata by filter name.
     pub metadata: Option<Box<BTreeMap<String, serde_json::Value>>>,
+    /// What RBAC filters said: their dynamic metadata, which is made before there is a request.
+    pub rbac: Option<Arc<serde_json::Value>>,
     /// Filter state by key.
     pub filter_state: Option<Box<BTreeMap<String, serde_json::Value>>>,
     /// The `health_check` filter took it for a health check.
@@ -503,6 +516,7 @@ impl StreamInfo {
             upstream: UpstreamInfo::default(),
             request_id: None,
             metadata: None,
+            rbac: None,
             filter_state: None,
             health_check: false,
             traced: false,
@@ -510,6 +524,16 @@ impl StreamInfo {
             downstream_close: CloseType::Normal,
             upstream_close: None,
             stream_id,
+        }
+    }
+
+    /// Dynamic metadata of the stream by filter name. A connection without streams is its own stream.
+    pub fn dynamic_metadata(&self, namespace: &str) -> Option<&serde_json::Value> {
+        match (&self.rbac, &self.metadata, self.protocol) {
+            (Some(said), ..) if namespace == crate::rbac::HTTP_NAMESPACE => Some(said),
+            (_, Some(metadata), _) => metadata.get(namespace),
+            (_, None, None) => self.conn.dynamic_metadata(namespace),
+            (_, None, Some(_)) => None,
         }
     }
 }

@@ -27,8 +27,8 @@ pub struct Material {
     pub ca: String,
     /// By file name: `server` (for `localhost` and `127.0.0.1`), `other` (for `other.example`), `googleapis` (for
     /// `www.googleapis.com`), `client` (SPIFFE
-    /// `spiffe://example/client`), `web` (the workload `web` of namespace `default`), `expired`, `stranger` (a client of another
-    /// authority).
+    /// `spiffe://example/client`), `nameless` (nothing but a subject), `web` (the workload `web` of namespace `default`),
+    /// `expired`, `stranger` (a client of another authority).
     pub identities: Vec<(&'static str, Identity)>,
 }
 
@@ -82,6 +82,7 @@ fn make() -> Result<Material> {
         ("other", leaf(&ca, "other", &["other.example", "*.wild.example"], None)?),
         ("googleapis", leaf(&ca, "googleapis", &["www.googleapis.com"], None)?),
         ("client", leaf(&ca, "client", &["client.example"], Some("spiffe://example/client"))?),
+        ("nameless", leaf(&ca, "nameless", &[], None)?),
         ("expired", expired(&ca)?),
         ("web", leaf(&ca, "web", &[], Some("spiffe://cluster.local/ns/default/sa/web"))?),
         ("stranger", leaf(&stranger, "stranger", &["client.example"], Some("spiffe://example/client"))?),

@@ -26,6 +26,8 @@ mod network;
 mod origin;
 #[path = "parity/paths.rs"]
 mod paths;
+#[path = "parity/rbac.rs"]
+mod rbac;
 #[path = "parity/resilience.rs"]
 mod resilience;
 #[path = "parity/routing.rs"]

@@ -164,8 +164,8 @@ impl Compare {
 
 impl MetadataFilter {
     fn admits(&self, ctx: &LogContext<'_>) -> bool {
-        let all = ctx.info.metadata.as_deref();
-        let value = all.and_then(|all| self.path.iter().try_fold(all.get(&self.namespace)?, |v, key| v.get(key)));
+        let found = ctx.info.dynamic_metadata(&self.namespace);
+        let value = found.and_then(|value| self.path.iter().try_fold(value, |v, key| v.get(key)));
         let Some(value) = value.filter(|v| !v.is_null()) else { return self.if_missing };
         let matches = match &self.value {
             Some(wanted) => value.as_str().is_some_and(|text| wanted.matches(text)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{AccessLog, ConfigSource, Cors, Fault, HeaderMatcher, HeaderMutations, PerMillion};
+use super::{AccessLog, ConfigSource, Cors, Fault, HeaderMatcher, HeaderMutations, HttpRbac, PerMillion};
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,8 @@ pub enum HttpFilterKind {
     Buffer(u64),
     /// `fault.v3.HTTPFault`.
     Fault(Box<Fault>),
+    /// `rbac.v3.RBAC`.
+    Rbac(Box<HttpRbac>),
     /// `grpc_web.v3.GrpcWeb`.
     GrpcWeb,
     /// `grpc_stats.v3.FilterConfig`.
@@ -171,4 +173,6 @@ pub enum PerFilterConfig {
     OnDemand(Option<Box<OnDemandClusters>>),
     /// `fault.v3.HTTPFault`.
     Fault(Box<Fault>),
+    /// `rbac.v3.RBACPerRoute`.
+    Rbac(Box<HttpRbac>),
 }

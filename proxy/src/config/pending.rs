@@ -102,6 +102,7 @@ fn in_network(f: &mut Found, at: &str, kind: &NetworkFilterKind) {
         NetworkFilterKind::Discovered(_)
         | NetworkFilterKind::SniCluster
         | NetworkFilterKind::ConnectionLimit(_)
+        | NetworkFilterKind::Rbac(_)
         | NetworkFilterKind::DirectResponse(_)
         | NetworkFilterKind::Echo => {}
     }

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::connection_limit::ConnectionLimit;
 use super::discovered::Wants;
+use super::rbac::Rbac;
 use crate::app::Parts;
 use crate::config::from_xds::network_filter_fits;
 use crate::config::{self, ConfigError, Extension, NetworkFilterKind, Source};
@@ -42,6 +43,8 @@ pub struct Chain {
 pub struct Body {
     /// What a connection passes before it gets to the end, in order. Empty for most chains.
     pub gates: Vec<Gate>,
+    /// What judges a connection by the time its first bytes are there, in order.
+    pub(super) guards: Arc<[Arc<Rbac>]>,
     /// What it leads to.
     pub end: End,
 }
@@ -58,6 +61,7 @@ struct Filters {
 #[derive(Clone)]
 enum Piece {
     Gate(Gate),
+    Guard(Arc<Rbac>),
     End(End),
 }
 
@@ -208,6 +212,7 @@ impl Piece {
             NetworkFilterKind::Echo => Piece::End(End::Echo),
             NetworkFilterKind::SniCluster => Piece::Gate(Gate::SniCluster),
             NetworkFilterKind::ConnectionLimit(l) => Piece::Gate(Gate::ConnectionLimit(ConnectionLimit::new(l, parts))),
+            NetworkFilterKind::Rbac(r) => Piece::Guard(Rbac::new(r, parts)),
             NetworkFilterKind::Discovered(_) => {
                 return Err(ConfigError::at("", "discovery within discovery"));
             }
@@ -218,14 +223,15 @@ impl Piece {
 impl Body {
     /// `None`: one is missing.
     fn of(pieces: &[Option<Piece>]) -> Option<Body> {
-        let mut body = Body { gates: Vec::new(), end: End::Close };
+        let (mut gates, mut guards, mut last) = (Vec::new(), Vec::new(), End::Close);
         for piece in pieces {
             match piece.as_ref()? {
-                Piece::Gate(gate) => body.gates.push(gate.clone()),
-                Piece::End(end) => body.end = end.clone(),
+                Piece::Gate(gate) => gates.push(gate.clone()),
+                Piece::Guard(guard) => guards.push(guard.clone()),
+                Piece::End(end) => last = end.clone(),
             }
         }
-        Some(body)
+        Some(Body { gates, guards: guards.into(), end: last })
     }
 }
 

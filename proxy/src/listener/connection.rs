@@ -17,7 +17,7 @@ use super::chain::{Body, Chain, End, Gate};
 use super::chain_match::ConnFacts;
 use super::connection_limit::{Place, Verdict};
 use super::filters::Detected;
-use super::{Listener, http, refusal};
+use super::{Listener, http, rbac, refusal};
 use crate::access_log::LogContext;
 use crate::config;
 use crate::drain::Drain;
@@ -221,6 +221,7 @@ impl Conn {
         match secure(stream, listener, chain, &self.peer).await {
             Ok((stream, tls)) => {
                 let info = self.info(listener, chain.name.clone(), tls, None);
+                let stream = rbac::guard(stream, &body.guards, &info);
                 Some(Entered { stream, info, chain: chain.clone(), body, passed })
             }
             Err(failed) => {
@@ -291,6 +292,7 @@ impl Conn {
             proxy_tlvs: detected.proxy_tlvs,
             proxy_protocol: detected.proxy_protocol,
             metadata: detected.metadata,
+            rbac: std::sync::OnceLock::new(),
             termination_details: parking_lot::Mutex::default(),
             local_close: parking_lot::Mutex::default(),
             transport_failure: parking_lot::Mutex::new(failure),

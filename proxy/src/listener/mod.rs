@@ -13,6 +13,7 @@ pub mod discovered;
 pub mod filters;
 mod http;
 mod manager;
+mod rbac;
 mod refusal;
 mod runtime;
 

@@ -212,6 +212,9 @@ impl TcpProxy {
         match end {
             RelayEnd::DownstreamClosed | RelayEnd::UpstreamClosed => {}
             RelayEnd::DownstreamFailed(e) => {
+                // They came, though they went nowhere.
+                facts.bytes.received += down.withheld();
+                self.stats.downstream_cx_rx_bytes_total.add(down.withheld());
                 if is_reset(&e) {
                     facts.downstream_close = CloseType::RemoteReset;
                     up.stream.set_reset_on_close();

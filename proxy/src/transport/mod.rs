@@ -4,10 +4,12 @@
 //! listeners. Runs on: workers; contexts are built on the control thread.
 
 mod copy;
+mod gate;
 pub mod socket_options;
 mod splice;
 pub mod stream;
 pub mod tls;
 
 pub use copy::{Relay, RelayEnd, RelayOptions};
+pub use gate::Admission;
 pub use stream::Stream;

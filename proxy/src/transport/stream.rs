@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::gate::{Admission, Gated};
 use crate::stream_info::{PeerAddr, TlsInfo};
 
 /// A connected byte stream.
@@ -33,6 +34,8 @@ pub enum Stream {
     TlsClient(Box<ClientTlsStream>),
     /// Bytes that were read ahead come first. Turns into the inner stream once they are consumed.
     Prefixed(Box<Prefixed>),
+    /// It is asked before what is read gets through. Turns into the inner stream once it need not be any more.
+    Gated(Box<Gated>),
     /// An in-memory pipe, for tests and in-process connections.
     Memory(DuplexStream),
     /// Nothing: what is left where a stream was taken out of its place. Reads end, writes fail.
@@ -71,6 +74,16 @@ impl Stream {
         if prefix.is_empty() { inner } else { Stream::Prefixed(Box::new(Prefixed { prefix, inner })) }
     }
 
+    /// A stream of whose bytes, and of whose end, `ask` is asked before they get through.
+    pub fn gated(inner: Stream, ask: impl FnMut() -> Admission + Send + Sync + 'static) -> Stream {
+        Stream::Gated(Box::new(Gated::new(inner, ask)))
+    }
+
+    /// Bytes that were read and did not get through a gate.
+    pub fn withheld(&self) -> u64 {
+        if let Stream::Gated(g) = self { g.withheld } else { 0 }
+    }
+
     /// Takes the stream, leaving [`Stream::Closed`].
     pub fn take(&mut self) -> Stream {
         std::mem::take(self)
@@ -100,6 +113,7 @@ impl Stream {
             Stream::Tls(s) => Some(Arc::clone(&s.info)),
             Stream::TlsClient(s) => Some(Arc::clone(&s.info)),
             Stream::Prefixed(p) => p.inner.tls_info(),
+            Stream::Gated(g) => g.inner.tls_info(),
             _ => None,
         }
     }
@@ -115,14 +129,15 @@ impl Stream {
     /// Makes the coming close an abort if bytes that were read ahead have not been taken: to the system they were read, and it
     /// would close in the ordinary way what Envoy, which only peeks, closes with bytes unread.
     pub fn reset_if_unread(&self) {
-        if let Stream::Prefixed(p) = self
-            && !p.prefix.is_empty()
-        {
-            self.set_reset_on_close();
+        match self {
+            Stream::Prefixed(p) if !p.prefix.is_empty() => self.set_reset_on_close(),
+            Stream::Gated(g) => g.inner.reset_if_unread(),
+            _ => {}
         }
     }
 
-    /// The socket, for zero-copy and socket calls on plain bytes. `None` with TLS, or while peeked bytes are unread.
+    /// The socket, for zero-copy and socket calls on plain bytes. `None` with TLS, while peeked bytes are unread, or while there is
+    /// a gate.
     pub fn tcp(&self) -> Option<&TcpStream> {
         match self {
             Stream::Tcp(s) => Some(s),
@@ -152,6 +167,7 @@ impl Stream {
             Stream::Tls(s) => truncated_is_end(Pin::new(&mut s.io).poll_fill_buf(cx).map_ok(|_| ())),
             Stream::TlsClient(s) => truncated_is_end(Pin::new(&mut s.io).poll_fill_buf(cx).map_ok(|_| ())),
             Stream::Prefixed(p) if p.prefix.is_empty() => p.inner.poll_readable(cx),
+            Stream::Gated(g) => g.poll_readable(cx),
             Stream::Prefixed(_) | Stream::Memory(_) | Stream::Closed => Poll::Ready(Ok(())),
         }
     }
@@ -173,6 +189,7 @@ impl Stream {
             Stream::Tls(s) => Some(s.io.get_ref().0),
             Stream::TlsClient(s) => Some(s.io.get_ref().0),
             Stream::Prefixed(p) => Some(&p.inner),
+            Stream::Gated(g) => Some(&g.inner),
             Stream::Tcp(_) | Stream::Unix(_) | Stream::Memory(_) | Stream::Closed => None,
         }
     }
@@ -205,6 +222,12 @@ impl AsyncRead for Stream {
             Stream::TlsClient(s) => truncated_is_end(Pin::new(&mut s.io).poll_read(cx, buf)),
             Stream::Memory(s) => Pin::new(s).poll_read(cx, buf),
             Stream::Closed => Poll::Ready(Ok(())),
+            Stream::Gated(g) => {
+                if ready!(g.poll_read(cx, buf))? {
+                    *self = g.inner.take();
+                }
+                Poll::Ready(Ok(()))
+            }
             Stream::Prefixed(p) => {
                 let n = p.prefix.len().min(buf.remaining());
                 buf.put_slice(&p.prefix[..n]);
@@ -229,6 +252,7 @@ impl AsyncWrite for Stream {
             Stream::Tls(s) => Pin::new(&mut s.io).poll_write(cx, buf),
             Stream::TlsClient(s) => Pin::new(&mut s.io).poll_write(cx, buf),
             Stream::Prefixed(p) => Pin::new(&mut p.inner).poll_write(cx, buf),
+            Stream::Gated(g) => Pin::new(&mut g.inner).poll_write(cx, buf),
             Stream::Memory(s) => Pin::new(s).poll_write(cx, buf),
             Stream::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
@@ -245,6 +269,7 @@ impl AsyncWrite for Stream {
             Stream::Tls(s) => Pin::new(&mut s.io).poll_write_vectored(cx, bufs),
             Stream::TlsClient(s) => Pin::new(&mut s.io).poll_write_vectored(cx, bufs),
             Stream::Prefixed(p) => Pin::new(&mut p.inner).poll_write_vectored(cx, bufs),
+            Stream::Gated(g) => Pin::new(&mut g.inner).poll_write_vectored(cx, bufs),
             Stream::Memory(s) => Pin::new(s).poll_write_vectored(cx, bufs),
             Stream::Closed => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
@@ -257,6 +282,7 @@ impl AsyncWrite for Stream {
             Stream::Tls(s) => s.io.is_write_vectored(),
             Stream::TlsClient(s) => s.io.is_write_vectored(),
             Stream::Prefixed(p) => p.inner.is_write_vectored(),
+            Stream::Gated(g) => g.inner.is_write_vectored(),
             Stream::Memory(s) => s.is_write_vectored(),
             Stream::Closed => false,
         }
@@ -269,6 +295,7 @@ impl AsyncWrite for Stream {
             Stream::Tls(s) => Pin::new(&mut s.io).poll_flush(cx),
             Stream::TlsClient(s) => Pin::new(&mut s.io).poll_flush(cx),
             Stream::Prefixed(p) => Pin::new(&mut p.inner).poll_flush(cx),
+            Stream::Gated(g) => Pin::new(&mut g.inner).poll_flush(cx),
             Stream::Memory(s) => Pin::new(s).poll_flush(cx),
             Stream::Closed => Poll::Ready(Ok(())),
         }
@@ -281,6 +308,7 @@ impl AsyncWrite for Stream {
             Stream::Tls(s) => Pin::new(&mut s.io).poll_shutdown(cx),
             Stream::TlsClient(s) => Pin::new(&mut s.io).poll_shutdown(cx),
             Stream::Prefixed(p) => Pin::new(&mut p.inner).poll_shutdown(cx),
+            Stream::Gated(g) => Pin::new(&mut g.inner).poll_shutdown(cx),
             Stream::Memory(s) => Pin::new(s).poll_shutdown(cx),
             Stream::Closed => Poll::Ready(Ok(())),
         }

@@ -1,4 +1,4 @@
-//! HTTP filters: CORS, buffer, health check, header mutation, local rate limit, RBAC.
+//! HTTP filters: CORS, buffer, health check, header mutation, local rate limit.
 
 use anyhow::Result;
 use weft_tests::config::Config;
@@ -179,28 +179,5 @@ fn local_rate_limit() -> Result<()> {
                 "limiter.http_local_rate_limit.enforced",
             ]),
         );
-    run(&group)
-}
-
-#[test]
-fn rbac() -> Result<()> {
-    let rbac = r#"
-        - name: envoy.filters.http.rbac
-          typed_config:
-            "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
-            rules:
-              action: ALLOW
-              policies:
-                readers:
-                  permissions: [{and_rules: {rules: [{header: {name: ":method", string_match: {exact: GET}}}, {url_path: {path: {prefix: /open}}}]}}]
-                  principals: [{direct_remote_ip: {address_prefix: 127.0.0.0, prefix_len: 8}}]
-        "#;
-    let config = Config::new().http("rbac", &listener(rbac, "")).cluster("a", "");
-    let group = Group::new("rbac", config)
-        .step("rbac-allowed", get("rbac", "/open/x", &[]))
-        .step("rbac-denied", get("rbac", "/closed", &[]))
-        .step("rbac-denied-post", request("rbac", "POST", "/open", &[], "x"))
-        .step("rbac-denied-grpc", h2("rbac", "/closed", &[("content-type", "application/grpc")], b"x"))
-        .step("counters", stats(&["http.rbac.rbac.allowed", "http.rbac.rbac.denied"]));
     run(&group)
 }

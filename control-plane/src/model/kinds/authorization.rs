@@ -57,7 +57,7 @@ record! {
 }
 
 record! {
-    /// A caller; what is set must all hold. Identities need mutual TLS, which there is not yet: those do not match.
+    /// A caller; what is set must all hold. Identities are those of mutual TLS: without it they do not match.
     /// **Source**: `security.istio.io/v1.Source`.
     pub struct Source {
         /// Identities: `cluster.local/ns/default/sa/name`, `*` at an end.

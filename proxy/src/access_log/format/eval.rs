@@ -200,21 +200,17 @@ fn grpc_name<'a>(status: u32, form: GrpcStatus) -> Value<'a> {
     }
 }
 
-fn metadata<'a>(c: &'a LogContext<'_>, of: MetadataOf, namespace: &str, path: &[String]) -> Value<'a> {
-    let all: Option<&'a Metadata> = match of {
-        MetadataOf::Dynamic => match (&c.info.metadata, c.info.protocol) {
-            (Some(metadata), _) => Some(metadata),
-            // A connection without streams is its own stream.
-            (None, None) => Some(&c.info.conn.metadata),
-            (None, Some(_)) => None,
-        },
-        MetadataOf::Cluster => c.cluster_metadata,
-        MetadataOf::Route => c.route_metadata,
-        MetadataOf::UpstreamHost => c.info.upstream.metadata.as_deref(),
-        MetadataOf::Listener => c.listener_metadata,
-        MetadataOf::VirtualHost => c.vhost_metadata,
+fn metadata<'a>(c: &'a LogContext<'_>, of_whom: MetadataOf, namespace: &str, path: &[String]) -> Value<'a> {
+    let of = |all: Option<&'a Metadata>| all?.get(namespace);
+    let found = match of_whom {
+        MetadataOf::Dynamic => c.info.dynamic_metadata(namespace),
+        MetadataOf::Cluster => of(c.cluster_metadata),
+        MetadataOf::Route => of(c.route_metadata),
+        MetadataOf::UpstreamHost => of(c.info.upstream.metadata.as_deref()),
+        MetadataOf::Listener => of(c.listener_metadata),
+        MetadataOf::VirtualHost => of(c.vhost_metadata),
     };
-    let value = all.and_then(|all| path.iter().try_fold(all.get(namespace)?, |value, key| value.get(key)));
+    let value = found.and_then(|value| path.iter().try_fold(value, |value, key| value.get(key)));
     value.filter(|value| !value.is_null()).map_or(Value::Missing, Value::Json)
 }
 

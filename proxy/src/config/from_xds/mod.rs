@@ -34,6 +34,7 @@ mod matcher;
 mod mirror;
 mod network_filter;
 mod per_filter;
+mod rbac;
 mod resilience;
 mod retry;
 mod route;

@@ -9,7 +9,7 @@ use weft_proto::pb::google::protobuf::Any;
 
 use super::ctx::{Ctx, Out, type_name};
 use super::extension::{self, Family};
-use super::{hcm, tcp_proxy, value};
+use super::{hcm, rbac, tcp_proxy, value};
 use crate::config::{
     ConfigError, ConnectionLimit, Extension, ExtensionDiscovery, HttpConnectionManager, HttpFilterKind, NetworkFilter,
     NetworkFilterKind, RuntimeFlag,
@@ -52,6 +52,7 @@ fn extension(kind: &NetworkFilterKind) -> (&'static str, bool) {
         NetworkFilterKind::TcpProxy(_) => ("envoy.filters.network.tcp_proxy", true),
         NetworkFilterKind::SniCluster => ("envoy.filters.network.sni_cluster", false),
         NetworkFilterKind::ConnectionLimit(_) => ("envoy.filters.network.connection_limit", false),
+        NetworkFilterKind::Rbac(_) => ("envoy.filters.network.rbac", false),
         NetworkFilterKind::DirectResponse(_) => ("envoy.filters.network.direct_response", true),
         NetworkFilterKind::Echo => ("envoy.filters.network.echo", true),
         // None stands for another.
@@ -79,11 +80,12 @@ fn filter(c: &Ctx<'_>, f: &pb::Filter) -> Out<NetworkFilter> {
 const FAMILY: Family<NetworkFilterKind> = Family { known: &KNOWN, convert: alone };
 
 /// Filters that there are, by the full name of their message.
-const KNOWN: [&str; 6] = [HCM, TCP_PROXY, SNI_CLUSTER, CONNECTION_LIMIT, DIRECT_RESPONSE, ECHO];
+const KNOWN: [&str; 7] = [HCM, TCP_PROXY, SNI_CLUSTER, CONNECTION_LIMIT, RBAC, DIRECT_RESPONSE, ECHO];
 const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const SNI_CLUSTER: &str = "envoy.extensions.filters.network.sni_cluster.v3.SniCluster";
 const CONNECTION_LIMIT: &str = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit";
+const RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
 const DIRECT_RESPONSE: &str = "envoy.extensions.filters.network.direct_response.v3.Config";
 const ECHO: &str = "envoy.extensions.filters.network.echo.v3.Echo";
 
@@ -96,6 +98,7 @@ fn convert(c: &Ctx<'_>, any: &Any) -> Option<Out<NetworkFilterKind>> {
         }
         SNI_CLUSTER => Ok(NetworkFilterKind::SniCluster),
         CONNECTION_LIMIT => c.unpack(any).and_then(|l| connection_limit(c, &l)).map(NetworkFilterKind::ConnectionLimit),
+        RBAC => c.unpack(any).and_then(|r| rbac::network(c, &r)).map(|r| NetworkFilterKind::Rbac(Box::new(r))),
         DIRECT_RESPONSE => c.unpack(any).and_then(|d: direct_response::Config| {
             let response = c.opt("response", &d.response, value::data_source)?;
             let empty = || crate::config::DataSource::Inline(bytes::Bytes::new());

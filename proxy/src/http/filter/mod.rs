@@ -12,6 +12,7 @@ mod grpc_web;
 mod health_check;
 mod held;
 mod on_demand;
+mod rbac;
 mod trailers;
 
 pub use self::cors::Policy;
@@ -61,6 +62,7 @@ enum Kind {
     HealthCheck(health_check::HealthCheck),
     Buffer(u64),
     Fault(Box<fault::Fault>),
+    Rbac(Box<rbac::Rbac>),
     GrpcWeb,
     GrpcStats(grpc_stats::GrpcStats),
     OnDemand(Box<on_demand::OnDemand>),
@@ -97,6 +99,7 @@ enum Override {
     HeaderMutation(Mutating),
     Buffer(u64),
     Fault(Box<fault::Settings>),
+    Rbac(Box<rbac::Settings>),
     OnDemand(Option<Box<config::OnDemandClusters>>),
 }
 
@@ -105,6 +108,8 @@ enum Override {
 pub struct Chain {
     filters: Vec<Arc<Filter>>,
     runtime: Arc<Runtime>,
+    /// The connection manager's.
+    scope: Scope,
     /// The router's settings.
     pub router: config::RouterFilter,
 }
@@ -124,8 +129,12 @@ impl Chain {
     /// # Errors
     /// A filter that cannot be compiled.
     pub fn new(filters: &[config::HttpFilter], scope: &Scope, parts: &Parts) -> Result<Self, ConfigError> {
-        let mut chain =
-            Chain { filters: Vec::new(), runtime: parts.runtime.clone(), router: config::RouterFilter::default() };
+        let mut chain = Chain {
+            filters: Vec::new(),
+            runtime: parts.runtime.clone(),
+            scope: scope.clone(),
+            router: config::RouterFilter::default(),
+        };
         for f in filters {
             if let HttpFilterKind::Router(r) = &f.kind {
                 chain.router = r.clone();
@@ -148,6 +157,7 @@ impl Chain {
             HttpFilterKind::HealthCheck(c) => Kind::HealthCheck(health_check::HealthCheck::new(c, scope, parts)?),
             HttpFilterKind::Buffer(max) => Kind::Buffer(*max),
             HttpFilterKind::Fault(c) => Kind::Fault(Box::new(fault::Fault::new(name, c, scope, &parts.runtime))),
+            HttpFilterKind::Rbac(c) => Kind::Rbac(Box::new(rbac::Rbac::new(c, scope))),
             HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
             HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
             HttpFilterKind::OnDemand(c) => {
@@ -194,12 +204,26 @@ impl Chain {
                 // A configuration of its own turns the filter on; the most specific word counts.
                 slot.disabled = per.disabled.or(per.config.as_ref().map(|_| false)).or(slot.disabled);
                 if let Some(c) = &per.config {
-                    slot.configs.push(compile(c, &self.runtime)?);
+                    slot.configs.push(self.compile(filter, c)?);
                 }
             }
             slots.push((slot.disabled.is_some() || !slot.configs.is_empty()).then_some(slot));
         }
         Ok(Overrides(slots))
+    }
+
+    fn compile(&self, filter: &Filter, c: &PerFilterConfig) -> Result<Override, ConfigError> {
+        Ok(match c {
+            PerFilterConfig::Cors(c) => Override::Cors(Arc::new(Policy::new(c, &self.runtime))),
+            PerFilterConfig::HeaderMutation(m) => Override::HeaderMutation(Mutating::new(m)?),
+            PerFilterConfig::Buffer(max) => Override::Buffer(*max),
+            PerFilterConfig::Fault(c) => Override::Fault(Box::new(fault::Settings::new(c, &self.runtime))),
+            PerFilterConfig::OnDemand(c) => Override::OnDemand(c.clone()),
+            PerFilterConfig::Rbac(c) => {
+                let of_chain = if let Kind::Rbac(r) = &filter.kind { Some(&**r) } else { None };
+                Override::Rbac(Box::new(rbac::Settings::of_route(c, &self.scope, of_chain)))
+            }
+        })
     }
 
     /// Whether there is nothing but the router.
@@ -232,16 +256,6 @@ impl Chain {
         }
         body
     }
-}
-
-fn compile(c: &PerFilterConfig, runtime: &Runtime) -> Result<Override, ConfigError> {
-    Ok(match c {
-        PerFilterConfig::Cors(c) => Override::Cors(Arc::new(Policy::new(c, runtime))),
-        PerFilterConfig::HeaderMutation(m) => Override::HeaderMutation(Mutating::new(m)?),
-        PerFilterConfig::Buffer(max) => Override::Buffer(*max),
-        PerFilterConfig::Fault(c) => Override::Fault(Box::new(fault::Settings::new(c, runtime))),
-        PerFilterConfig::OnDemand(c) => Override::OnDemand(c.clone()),
-    })
 }
 
 /// The overrides of a request's route for filter `i`, least specific first.
@@ -294,6 +308,7 @@ impl Filter {
                 Some(faults) => Box::pin(f.inject(ctx, body, i, faults)).await,
                 None => Flow::Continue(ctx, body),
             },
+            Kind::Rbac(r) => r.request(ctx, body, i),
             Kind::GrpcWeb => grpc_web::request(ctx, body),
             Kind::GrpcStats(g) => {
                 let body = g.request(&ctx, body);
@@ -329,7 +344,7 @@ impl Filter {
                 body
             }
             Kind::Fault(_) => fault::limit(ctx, body, Some(i)),
-            Kind::Buffer(_) | Kind::OnDemand(_) | Kind::Router | Kind::Missing => body,
+            Kind::Buffer(_) | Kind::Rbac(_) | Kind::OnDemand(_) | Kind::Router | Kind::Missing => body,
         }
     }
 }
@@ -388,6 +403,13 @@ fn fault_settings(ctx: &StreamCtx, i: usize) -> Option<&fault::Settings> {
     slots(ctx, i)
         .rev()
         .find_map(|s| s.configs.iter().rev().find_map(|o| if let Override::Fault(f) = o { Some(&**f) } else { None }))
+}
+
+/// The most specific rules that the request's route has for the RBAC filter `i`.
+fn rbac_settings(ctx: &StreamCtx, i: usize) -> Option<&rbac::Settings> {
+    slots(ctx, i)
+        .rev()
+        .find_map(|s| s.configs.iter().rev().find_map(|o| if let Override::Rbac(r) = o { Some(&**r) } else { None }))
 }
 
 /// What the request's route says of the on-demand filter `i`; `Some(None)`: no clusters on demand.

@@ -14,7 +14,10 @@ pub(super) fn matches(m: &RouteMatch, ctx: &StreamCtx, path: &str) -> bool {
         && m.cookies.iter().all(|c| cookie_matches(c, ctx))
         && (!m.grpc || ctx.request.headers.get(header::CONTENT_TYPE).is_some_and(|v| is_grpc_type(v.as_bytes())))
         && m.tls.is_none_or(|t| tls_matches(t, ctx))
-        && m.dynamic_metadata.iter().all(|d| metadata_matches(d, ctx))
+        && m.dynamic_metadata.iter().all(|d| {
+            let own = ctx.info.dynamic_metadata(&d.filter);
+            metadata_matches(d, own.or_else(|| ctx.conn.info.metadata.get(&d.filter)))
+        })
 }
 
 fn path_matches(m: &RouteMatch, ctx: &StreamCtx, path: &str) -> bool {
@@ -110,9 +113,9 @@ fn tls_matches(t: config::TlsMatch, ctx: &StreamCtx) -> bool {
     t.presented.is_none_or(|p| tls.peer.is_some() == p) && t.validated.is_none_or(|v| tls.peer_validated == v)
 }
 
-fn metadata_matches(m: &config::MetadataMatcher, ctx: &StreamCtx) -> bool {
-    let mut at =
-        ctx.info.metadata.as_ref().and_then(|all| all.get(&m.filter)).or_else(|| ctx.conn.info.metadata.get(&m.filter));
+/// Whether a metadata matcher holds for the metadata of its filter.
+pub(crate) fn metadata_matches(m: &config::MetadataMatcher, of_filter: Option<&serde_json::Value>) -> bool {
+    let mut at = of_filter;
     for key in &m.path {
         at = at.and_then(|v| v.get(key));
     }
@@ -121,7 +124,8 @@ fn metadata_matches(m: &config::MetadataMatcher, ctx: &StreamCtx) -> bool {
 
 fn json_matches(m: &ValueMatcher, value: Option<&serde_json::Value>) -> bool {
     match m {
-        ValueMatcher::Present(p) => value.is_some() == *p,
+        // As in Envoy nothing is matched by its absence, other than by turning the match round.
+        ValueMatcher::Present(p) => *p && value.is_some(),
         ValueMatcher::Null => value.is_some_and(serde_json::Value::is_null),
         ValueMatcher::Bool(b) => value.and_then(serde_json::Value::as_bool) == Some(*b),
         ValueMatcher::String(s) => value.and_then(|v| v.as_str()).is_some_and(|v| s.matches(v)),

@@ -7,6 +7,7 @@ mod document;
 mod filters;
 mod hcm;
 mod listener;
+mod rbac;
 mod robust;
 mod route;
 mod tls;
