@@ -1,8 +1,10 @@
 //! Mutual TLS between sidecars: who is let in, by what a PeerAuthentication says and what the caller shows; and certificates and
-//! roots that are replaced while requests go on.
+//! roots that are replaced while requests go on. And who may do what, by what AuthorizationPolicies say.
 
 #[path = "mesh_tls/matrix.rs"]
 mod matrix;
+#[path = "mesh_tls/policy.rs"]
+mod policy;
 #[path = "mesh_tls/rotation.rs"]
 mod rotation;
 #[path = "mesh_tls/scene.rs"]

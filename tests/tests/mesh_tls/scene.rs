@@ -204,6 +204,19 @@ impl Prober {
         matches!(tokio::time::timeout(PATIENCE, exchange).await, Ok(Ok(true)))
     }
 
+    /// The status of an HTTP/1.1 request with these lines of headers, on a connection of its own.
+    pub(crate) async fn status(&self, caller: &Caller, method: &str, path: &str, headers: &str) -> Result<u16> {
+        let exchange = async {
+            let mut client = Client::over(self.open(caller, Protocol::Http1).await?);
+            let host = format!("host: echo.shop.svc.cluster.local:{}\r\n", self.service(Protocol::Http1));
+            let host = if headers.contains("host:") { "" } else { &host };
+            let head = format!("{method} {path} HTTP/1.1\r\n{host}{headers}connection: close\r\n\r\n");
+            client.send(head.as_bytes()).await;
+            Ok(client.responses(method, PATIENCE).await?.pop().context("closed")?.status())
+        };
+        tokio::time::timeout(PATIENCE, exchange).await.context("no answer")?
+    }
+
     async fn speak(&self, mut stream: Box<dyn Socket>, protocol: Protocol) -> Result<bool> {
         let host = format!("echo.shop.svc.cluster.local:{}", self.service(protocol));
         match protocol {
