@@ -98,6 +98,23 @@ impl Up {
         std::fs::rename(fresh, self.dir.path().join("mesh").join(name)).context("rename")
     }
 
+    /// Has these files and no others.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn only(&self, files: &[(String, String)]) -> Result<()> {
+        for (name, text) in files {
+            self.write(name, text)?;
+        }
+        for entry in std::fs::read_dir(self.mesh())? {
+            let entry = entry?;
+            if files.iter().all(|(name, _)| entry.file_name() != name.as_str()) {
+                std::fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
     /// What a `weft` command prints about this mesh.
     ///
     /// # Errors

@@ -6,6 +6,8 @@
 mod bookinfo;
 #[path = "up/capture.rs"]
 mod capture;
+#[path = "up/files.rs"]
+mod files;
 #[path = "up/life.rs"]
 mod life;
 

@@ -35,9 +35,9 @@ pub enum App {
     #[command(disable_version_flag = true)]
     Ratings(Versioned),
     /// What stands for `BookInfo`'s MySQL: a server that speaks first
-    Mysqldb(Listen),
+    Mysqldb(Database),
     /// What stands for `BookInfo`'s MongoDB
-    Mongodb(Listen),
+    Mongodb(Database),
     /// Answers with what it was sent
     Echo(Listen),
     /// Sends requests at a rate, and says how they were answered
@@ -53,6 +53,16 @@ pub struct Listen {
     /// Address [default: all]
     #[arg(long, value_name = "IP")]
     address: Option<IpAddr>,
+}
+
+/// What stands for a database.
+#[derive(Clone, Debug, Args)]
+pub struct Database {
+    #[command(flatten)]
+    listen: Listen,
+    /// Arguments of the original, which mean nothing here
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    rest: Vec<String>,
 }
 
 /// A service of several versions.
@@ -85,8 +95,8 @@ impl App {
                 let app = books::Ratings::new(of.version);
                 http::serve(of.listen.open(PORT).await?, Arc::new(app)).await
             }
-            Self::Mysqldb(listen) => database::serve(listen.open(database::MYSQL).await?, true).await,
-            Self::Mongodb(listen) => database::serve(listen.open(database::MONGO).await?, false).await,
+            Self::Mysqldb(of) => database::serve(of.listen.open(database::MYSQL).await?, true).await,
+            Self::Mongodb(of) => database::serve(of.listen.open(database::MONGO).await?, false).await,
             Self::Echo(listen) => http::serve(listen.open(8080).await?, Arc::new(http::Echo)).await,
             Self::Load(options) => load::run(options).await,
         }

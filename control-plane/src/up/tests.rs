@@ -100,9 +100,12 @@ async fn services_get_addresses_that_last_and_deployments_pods() {
 #[tokio::test]
 async fn a_pod_with_another_template_has_another_name() {
     let changed = SHOP.replace("serviceAccountName: seller", "serviceAccountName: other");
-    let (mut local, _changes, wanted) = local(vec![batch(SHOP), batch(&changed)]);
+    let moved = format!("# another line\n{SHOP}");
+    let (mut local, _changes, wanted) = local(vec![batch(SHOP), batch(&moved), batch(&changed)]);
     local.next().await.unwrap();
     let before: Vec<_> = wanted.borrow().keys().cloned().collect();
+    local.next().await.unwrap();
+    assert!(before.iter().eq(wanted.borrow().keys()), "where it stands does not count");
     local.next().await.unwrap();
     let after: Vec<_> = wanted.borrow().keys().cloned().collect();
     assert!(

@@ -9,7 +9,7 @@ mod scalar;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use weft_proto::document::{Data, Node};
 use weft_proto::problem::{Position, Problem, Severity};
@@ -23,9 +23,15 @@ pub trait Read: Sized {
     fn read(node: &Node, reader: &mut Reader) -> Option<Self>;
 }
 
-/// Where something was written. Two things that differ only in this are equal.
-#[derive(Debug, Clone, Copy, Default)]
+/// Where something was written. Two things that differ only in this are equal, and are printed alike.
+#[derive(Clone, Copy, Default)]
 pub struct At(pub Position);
+
+impl fmt::Debug for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("At")
+    }
+}
 
 impl PartialEq for At {
     fn eq(&self, _: &Self) -> bool {
