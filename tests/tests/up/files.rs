@@ -37,7 +37,7 @@ impl Seen {
             ensure!(answer.status() == 200, "{answer:?}");
             let page = String::from_utf8_lossy(&answer.body);
             seen.reviews.extend(between(&page, "id=version>", "<"));
-            seen.stars.extend(between(&page, "data-stars=", ">").and_then(|stars| stars.parse().ok()));
+            seen.stars.extend(between(&page, "data-stars=", ">").and_then(|stars| stars.parse::<u32>().ok()));
             for (part, says) in [
                 ("details", "product details are currently unavailable"),
                 ("reviews", "product reviews are currently unavailable"),
