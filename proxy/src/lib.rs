@@ -14,6 +14,7 @@ pub mod config;
 pub mod drain;
 pub mod http;
 pub mod identity;
+pub mod jwt;
 pub mod listener;
 pub mod logging;
 pub mod mesh;

@@ -18,6 +18,8 @@ mod grpc;
 mod headers;
 #[path = "parity/http1.rs"]
 mod http1;
+#[path = "parity/jwt.rs"]
+mod jwt;
 #[path = "parity/l4.rs"]
 mod l4;
 #[path = "parity/network.rs"]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{AccessLog, ConfigSource, Cors, Fault, HeaderMatcher, HeaderMutations, HttpRbac, PerMillion};
+use super::{
+    AccessLog, ConfigSource, Cors, Fault, HeaderMatcher, HeaderMutations, HttpRbac, JwtAuthn, JwtPerRoute, PerMillion,
+};
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +35,8 @@ pub enum HttpFilterKind {
     Fault(Box<Fault>),
     /// `rbac.v3.RBAC`.
     Rbac(Box<HttpRbac>),
+    /// `jwt_authn.v3.JwtAuthentication`.
+    Jwt(Box<JwtAuthn>),
     /// `grpc_web.v3.GrpcWeb`.
     GrpcWeb,
     /// `grpc_stats.v3.FilterConfig`.
@@ -175,4 +179,6 @@ pub enum PerFilterConfig {
     Fault(Box<Fault>),
     /// `rbac.v3.RBACPerRoute`.
     Rbac(Box<HttpRbac>),
+    /// `jwt_authn.v3.PerRouteConfig`.
+    Jwt(JwtPerRoute),
 }

@@ -12,7 +12,7 @@ use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager
 use super::ctx::{Ctx, Out, type_name};
 use super::extension::{self, Family};
 use super::network_filter::terminal_last;
-use super::{access_log, fault, headers, matcher, rbac, source, value};
+use super::{access_log, fault, headers, jwt, matcher, rbac, source, value};
 use crate::config::{
     AppendAction, ConfigError, Extension, ExtensionDiscovery, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter,
     HttpFilter, HttpFilterKind, OnDemandClusters, PerMillion, QueryMutation, RouterFilter,
@@ -31,7 +31,7 @@ const STRICT_HEADERS: [&str; 5] = [
 const DEFAULT_ODCDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Filters that there are, by the full name of their message.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "envoy.extensions.filters.http.router.v3.Router",
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
@@ -42,6 +42,7 @@ const KNOWN: [&str; 10] = [
     "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "envoy.extensions.filters.http.on_demand.v3.OnDemand",
     "envoy.extensions.filters.http.rbac.v3.RBAC",
+    "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
 ];
 
 /// The filters of a chain: the last one ends it, and no other does.
@@ -101,6 +102,7 @@ fn extension(kind: &HttpFilterKind) -> (&'static str, bool) {
         HttpFilterKind::Buffer(_) => ("envoy.filters.http.buffer", false),
         HttpFilterKind::Fault(_) => ("envoy.filters.http.fault", false),
         HttpFilterKind::Rbac(_) => ("envoy.filters.http.rbac", false),
+        HttpFilterKind::Jwt(_) => ("envoy.filters.http.jwt_authn", false),
         HttpFilterKind::GrpcWeb => ("envoy.filters.http.grpc_web", false),
         HttpFilterKind::GrpcStats(_) => ("envoy.filters.http.grpc_stats", false),
         HttpFilterKind::OnDemand(_) => ("envoy.filters.http.on_demand", false),
@@ -168,6 +170,9 @@ fn kind(c: &Ctx<'_>, any: &weft_proto::pb::google::protobuf::Any) -> Option<Out<
         }
         "envoy.extensions.filters.http.rbac.v3.RBAC" => {
             c.unpack(any).and_then(|r| rbac::http(c, &r)).map(|r| HttpFilterKind::Rbac(Box::new(r)))
+        }
+        "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication" => {
+            c.unpack(any).and_then(|j| jwt::filter(c, &j)).map(|j| HttpFilterKind::Jwt(Box::new(j)))
         }
         "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Ok(HttpFilterKind::GrpcWeb),
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {

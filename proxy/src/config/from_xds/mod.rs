@@ -27,6 +27,7 @@ mod headers;
 mod http_filter;
 mod http_options;
 mod identity;
+mod jwt;
 mod lb;
 mod listener;
 mod listener_filter;

@@ -11,6 +11,7 @@ mod grpc_stats;
 mod grpc_web;
 mod health_check;
 mod held;
+mod jwt;
 mod on_demand;
 mod rbac;
 mod trailers;
@@ -63,6 +64,7 @@ enum Kind {
     Buffer(u64),
     Fault(Box<fault::Fault>),
     Rbac(Box<rbac::Rbac>),
+    Jwt(Box<jwt::Jwt>),
     GrpcWeb,
     GrpcStats(grpc_stats::GrpcStats),
     OnDemand(Box<on_demand::OnDemand>),
@@ -100,6 +102,7 @@ enum Override {
     Buffer(u64),
     Fault(Box<fault::Settings>),
     Rbac(Box<rbac::Settings>),
+    Jwt(config::JwtPerRoute),
     OnDemand(Option<Box<config::OnDemandClusters>>),
 }
 
@@ -158,6 +161,7 @@ impl Chain {
             HttpFilterKind::Buffer(max) => Kind::Buffer(*max),
             HttpFilterKind::Fault(c) => Kind::Fault(Box::new(fault::Fault::new(name, c, scope, &parts.runtime))),
             HttpFilterKind::Rbac(c) => Kind::Rbac(Box::new(rbac::Rbac::new(c, scope))),
+            HttpFilterKind::Jwt(c) => Kind::Jwt(Box::new(jwt::Jwt::new(c, scope)?)),
             HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
             HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
             HttpFilterKind::OnDemand(c) => {
@@ -219,6 +223,7 @@ impl Chain {
             PerFilterConfig::Buffer(max) => Override::Buffer(*max),
             PerFilterConfig::Fault(c) => Override::Fault(Box::new(fault::Settings::new(c, &self.runtime))),
             PerFilterConfig::OnDemand(c) => Override::OnDemand(c.clone()),
+            PerFilterConfig::Jwt(c) => Override::Jwt(c.clone()),
             PerFilterConfig::Rbac(c) => {
                 let of_chain = if let Kind::Rbac(r) = &filter.kind { Some(&**r) } else { None };
                 Override::Rbac(Box::new(rbac::Settings::of_route(c, &self.scope, of_chain)))
@@ -309,6 +314,7 @@ impl Filter {
                 None => Flow::Continue(ctx, body),
             },
             Kind::Rbac(r) => r.request(ctx, body, i),
+            Kind::Jwt(j) => j.request(ctx, body, i),
             Kind::GrpcWeb => grpc_web::request(ctx, body),
             Kind::GrpcStats(g) => {
                 let body = g.request(&ctx, body);
@@ -344,7 +350,7 @@ impl Filter {
                 body
             }
             Kind::Fault(_) => fault::limit(ctx, body, Some(i)),
-            Kind::Buffer(_) | Kind::Rbac(_) | Kind::OnDemand(_) | Kind::Router | Kind::Missing => body,
+            Kind::Buffer(_) | Kind::Rbac(_) | Kind::Jwt(_) | Kind::OnDemand(_) | Kind::Router | Kind::Missing => body,
         }
     }
 }
@@ -410,6 +416,13 @@ fn rbac_settings(ctx: &StreamCtx, i: usize) -> Option<&rbac::Settings> {
     slots(ctx, i)
         .rev()
         .find_map(|s| s.configs.iter().rev().find_map(|o| if let Override::Rbac(r) = o { Some(&**r) } else { None }))
+}
+
+/// What the request's route says of the JWT filter `i`.
+fn jwt_settings(ctx: &StreamCtx, i: usize) -> Option<&config::JwtPerRoute> {
+    slots(ctx, i)
+        .rev()
+        .find_map(|s| s.configs.iter().rev().find_map(|o| if let Override::Jwt(j) = o { Some(j) } else { None }))
 }
 
 /// What the request's route says of the on-demand filter `i`; `Some(None)`: no clusters on demand.

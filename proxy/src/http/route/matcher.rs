@@ -7,7 +7,7 @@ use crate::http::local_reply::is_grpc_type;
 use crate::http::stream::StreamCtx;
 
 /// Whether everything a route asks for holds. `path` is without query.
-pub(super) fn matches(m: &RouteMatch, ctx: &StreamCtx, path: &str) -> bool {
+pub(crate) fn matches(m: &RouteMatch, ctx: &StreamCtx, path: &str) -> bool {
     path_matches(m, ctx, path)
         && m.headers.iter().all(|h| header_matches(h, ctx))
         && m.query.iter().all(|q| query_matches(q, ctx))
@@ -86,7 +86,7 @@ fn query_matches(m: &config::QueryMatcher, ctx: &StreamCtx) -> bool {
 }
 
 /// The first value of a query parameter, as it is written.
-pub(super) fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     let query = query.split('#').next().unwrap_or_default();
     query.split('&').find_map(|pair| {
         let (k, v) = pair.split_once('=').unwrap_or((pair, ""));
@@ -95,7 +95,7 @@ pub(super) fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The value of a request cookie.
-pub(super) fn cookie<'a>(ctx: &'a StreamCtx, name: &str) -> Option<&'a str> {
+pub(crate) fn cookie<'a>(ctx: &'a StreamCtx, name: &str) -> Option<&'a str> {
     ctx.request.headers.get_all(header::COOKIE).filter_map(|v| v.to_str().ok()).find_map(|line| {
         line.split(';').find_map(|pair| {
             let (k, v) = pair.trim().split_once('=')?;
