@@ -33,7 +33,9 @@ impl State {
         let lock =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(directory.join("lock"))?;
         let Ok(lock) = Flock::lock(lock, FlockArg::LockExclusiveNonblock) else {
-            bail!("a mesh called {name} runs already; end it with `weft down`, or give this one another --name");
+            bail!(
+                "a mesh called {name} runs already; end it with `weft down`, or give this one another name with --mesh"
+            );
         };
         let state = Self { directory, _lock: lock };
         state.clear()?;
@@ -111,7 +113,7 @@ pub fn write_for_all(path: &Path, text: &str) -> io::Result<()> {
 pub fn directory(name: &str) -> Result<PathBuf> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.is_empty() || !name.chars().all(is_name) {
-        bail!("--name {name:?}: use letters, digits, - and _");
+        bail!("--mesh {name:?}: use letters, digits, - and _");
     }
     let base = if nix::unistd::geteuid().is_root() {
         PathBuf::from("/run/weft")
