@@ -231,6 +231,7 @@ async fn live(pod: Arc<Pod>, around: Arc<Surroundings>, known: Known, pods: Arc<
         end.cancel();
     };
     tokio::join!(running, ending);
+    pod.clear(&around);
     let _ = known.changes.send(Change::Deleted(local::pod_key(&pod.plan))).await;
 }
 

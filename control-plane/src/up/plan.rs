@@ -156,7 +156,15 @@ fn of_container(
                 spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned())
             }
             // Secrets and ConfigMaps are not mounted here.
-            _ => continue,
+            _ => {
+                tracing::warn!(
+                    pod,
+                    container = container.name,
+                    "{} is left out: its source is not supported",
+                    variable.name
+                );
+                continue;
+            }
         };
         env.insert(variable.name.clone(), value);
     }

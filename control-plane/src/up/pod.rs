@@ -186,6 +186,17 @@ impl Pod {
         around.tokens.join(self.plan.full_name())
     }
 
+    /// Takes away what was written for it: its token proves somebody who is gone.
+    pub fn clear(&self, around: &Surroundings) {
+        let _ = std::fs::remove_file(self.token(around));
+        let prefix = format!("{}.", self.plan.full_name());
+        for entry in std::fs::read_dir(&around.logs).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// What proves who it is, for its proxy alone.
     fn write_token(&self, around: &Surroundings) -> Result<()> {
         use std::io::Write as _;

@@ -112,10 +112,15 @@ impl H2Handle {
         !self.0.closed.load(Ordering::Acquire) && !self.0.draining.load(Ordering::Acquire)
     }
 
+    /// Whether [`H2Handle::reserve`] would find a place now.
+    pub fn has_place(&self) -> bool {
+        self.is_open() && self.0.active.load(Ordering::Relaxed) < self.0.limit()
+    }
+
     /// Takes a stream's place, if there is one.
     pub fn reserve(&self) -> Option<H2Slot> {
         let s = &self.0;
-        if !self.is_open() || s.active.load(Ordering::Relaxed) >= s.limit() {
+        if !self.has_place() {
             return None;
         }
         {
@@ -154,6 +159,7 @@ async fn run(mut driver: Driver<Stream>, state: &Shared, guard: &ConnGuard) -> b
     let mut keepalive = Keepalive::new(guard.cluster().config.http2.keepalive.as_ref());
     let mut quiet = Duration::ZERO;
     let mut served = 0;
+    let (mut places, mut told) = (u32::MAX, false);
     let mut ends =
         common.max_connection_duration.and_then(|d| Instant::now().checked_add(d.saturating_sub(guard.age())));
     loop {
@@ -164,9 +170,14 @@ async fn run(mut driver: Driver<Stream>, state: &Shared, guard: &ConnGuard) -> b
                     return Poll::Ready(end);
                 }
                 let mut core = driver.core().lock();
+                let more = core.peer_streams() > std::mem::replace(&mut places, core.peer_streams());
                 if keepalive.as_mut().is_some_and(|k| k.poll_dead(&mut core, cx).is_ready()) {
                     // Nobody will answer what waits here.
                     return Poll::Ready(End::Protocol(Reason::CANCEL));
+                }
+                drop(core);
+                if more {
+                    state.turns.pass();
                 }
                 Poll::Pending
             }) => {
@@ -192,13 +203,24 @@ async fn run(mut driver: Driver<Stream>, state: &Shared, guard: &ConnGuard) -> b
             state.draining.store(true, Ordering::Release);
             ends = None;
         }
-        if state.draining.load(Ordering::Acquire) && state.active.load(Ordering::Relaxed) == 0 {
-            return false;
+        if state.draining.load(Ordering::Acquire) {
+            if !std::mem::replace(&mut told, true) {
+                // Who waits for a place here may connect anew.
+                state.turns.pass();
+            }
+            if state.active.load(Ordering::Relaxed) == 0 {
+                return false;
+            }
         }
     }
 }
 
 impl H2Slot {
+    /// There is place for more: who waits for it may look.
+    pub fn pass(&self) {
+        self.conn.turns.pass();
+    }
+
     /// Connection id.
     pub fn id(&self) -> u64 {
         self.conn.id

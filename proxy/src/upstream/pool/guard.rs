@@ -48,6 +48,11 @@ pub struct Turns {
 }
 
 impl Turns {
+    /// Those who wait for a place on an HTTP/2 connection.
+    pub(super) fn for_streams(ask: &Ask<'_>) -> Self {
+        Turns { host: Arc::downgrade(ask.host), worker: ask.worker, key: ask.key, h1: false }
+    }
+
     /// A request that waits for a place may look for one.
     pub fn pass(&self) {
         let Some(host) = self.host.upgrade() else { return };

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::oneshot;
 
-use super::guard::{ConnGuard, Place};
+use super::guard::{ConnGuard, Place, Turns};
 use super::{Ask, Checkout, NEXT_ID, Pending, connection_place, enqueue, http1};
 use crate::http::h2::client::H2Handle;
 use crate::upstream::{ConnectFault, PoolError, connector};
@@ -25,13 +25,13 @@ pub(super) async fn checkout(ask: &Ask<'_>, auto: bool) -> Result<Checkout, Pool
 /// A place; `None`: ALPN chose HTTP/1. `pending` is filled in once there is a wait.
 async fn wait<'a>(ask: &Ask<'a>, auto: bool, pending: &mut Option<Pending<'a>>) -> Result<Option<Checkout>, PoolError> {
     loop {
+        if let Some(at_hand) = super::ready(ask, true) {
+            return Ok(Some(at_hand));
+        }
         let next = {
             let mut pools = ask.host.pool(ask.worker).lock();
             let on_host = pools.open;
             let pool = pools.of(ask.key);
-            if let Some(h) = pool.reserve_h2() {
-                return Ok(Some(Checkout::H2(h)));
-            }
             if auto && pool.speaks_h1 {
                 Next::Http1
             } else {
@@ -124,16 +124,19 @@ struct Waiters<'a, 'b> {
 
 impl Drop for Waiters<'_, '_> {
     fn drop(&mut self) {
-        let waiting = {
+        let (waiting, more) = {
             let mut pools = self.ask.host.pool(self.ask.worker).lock();
             let pool = pools.of(self.ask.key);
             pool.h2_connecting = false;
-            std::mem::take(&mut pool.h2_waiting)
+            (std::mem::take(&mut pool.h2_waiting), pool.next_may_look())
         };
         // Given up midway: the others try again by themselves.
         let result = self.result.take().unwrap_or(Ok(()));
         for w in waiting {
             let _ = w.send(result.clone());
+        }
+        if more {
+            Turns::for_streams(self.ask).pass();
         }
     }
 }

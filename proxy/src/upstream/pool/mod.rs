@@ -10,7 +10,8 @@
 //! that takes it before that event is seen finds out when it reads nothing, and is sent again elsewhere (see
 //! `ExchangeError::Closed`). A host whose connections are to drain begins a new generation first, and `check_in` looks at it
 //! under the pool's lock, so that no connection is parked behind the drain. A waiting request that is given its turn and given
-//! up before it sees that passes the turn on (`Turn`). Nothing that owns a connection is dropped under a pool's lock.
+//! up before it sees that passes the turn on (`Turn`). One turn is enough for any number of HTTP/2 places: whoever takes one
+//! of several passes the turn on (`Pool::next_may_look`). Nothing that owns a connection is dropped under a pool's lock.
 
 mod guard;
 mod http1;
@@ -75,6 +76,13 @@ impl Pool {
     fn reserve_h2(&mut self) -> Option<H2Slot> {
         self.h2.retain(H2Handle::is_open);
         self.h2.iter().find_map(H2Handle::reserve)
+    }
+
+    /// Somebody waits for a place on an HTTP/2 connection though there is one, or nothing that could become one.
+    fn next_may_look(&self) -> bool {
+        !self.h2_full.is_empty()
+            && !self.h2_connecting
+            && (self.h2.iter().any(H2Handle::has_place) || !self.h2.iter().any(H2Handle::is_open))
     }
 
     fn is_unused(&self) -> bool {
@@ -210,7 +218,16 @@ impl Checkout {
 pub fn ready(ask: &Ask<'_>, h2: bool) -> Option<Checkout> {
     let mut pools = ask.host.pool(ask.worker).lock();
     let pool = pools.find(ask.key)?;
-    if h2 { pool.reserve_h2().map(Checkout::H2) } else { pool.idle.pop().map(|parked| Checkout::H1(parked.conn)) }
+    if !h2 {
+        return pool.idle.pop().map(|parked| Checkout::H1(parked.conn));
+    }
+    let slot = pool.reserve_h2()?;
+    let more = pool.next_may_look();
+    drop(pools);
+    if more {
+        slot.pass();
+    }
+    Some(Checkout::H2(slot))
 }
 
 /// A connection for a request: one at hand, or a new one. With `auto`, of the protocol that ALPN chooses.
