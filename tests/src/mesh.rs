@@ -92,6 +92,8 @@ pub struct Workload {
     pub ip: IpAddr,
     /// For how long its certificates are asked for, in seconds.
     pub ttl: u32,
+    /// What its proxy is: `sidecar` or `router`.
+    pub role: &'static str,
 }
 
 impl Workload {
@@ -100,7 +102,15 @@ impl Workload {
     pub fn new(name: &'static str, namespace: &'static str, port: u16) -> Self {
         let [high, low] = port.to_be_bytes();
         let ip = IpAddr::V4(Ipv4Addr::new(127, 77, high, low));
-        Self { name, pod: format!("{name}-0"), labels: format!("app: {name}"), namespace, ip, ttl: 3600 }
+        Self {
+            name,
+            pod: format!("{name}-0"),
+            labels: format!("app: {name}"),
+            namespace,
+            ip,
+            ttl: 3600,
+            role: "sidecar",
+        }
     }
 
     /// Its pod, as Kubernetes has it.
@@ -115,11 +125,11 @@ impl Workload {
     }
 
     fn head(&self) -> String {
-        let Self { name, namespace, ip, pod, labels, .. } = self;
+        let Self { name, namespace, ip, pod, labels, role, .. } = self;
         format!(
             r#"
 node:
-  id: "sidecar~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local"
+  id: "{role}~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local"
   cluster: {name}.{namespace}
   metadata: {{LABELS: {{{labels}, security.istio.io/tlsMode: istio}}, NAMESPACE: {namespace}, SERVICE_ACCOUNT: {name}, INTERCEPTION_MODE: NONE}}
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {{{{admin}}}}}}}}}}

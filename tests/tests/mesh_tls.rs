@@ -1,6 +1,8 @@
 //! Mutual TLS between sidecars: who is let in, by what a PeerAuthentication says and what the caller shows; and certificates and
 //! roots that are replaced while requests go on. And who may do what, by what AuthorizationPolicies say.
 
+#[path = "mesh_tls/east_west.rs"]
+mod east_west;
 #[path = "mesh_tls/matrix.rs"]
 mod matrix;
 #[path = "mesh_tls/policy.rs"]

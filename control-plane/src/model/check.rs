@@ -10,8 +10,8 @@ use weft_proto::problem::{Position, Problem, Severity};
 use super::config::{Config, GatewayRef, Problems, VirtualService as Routes};
 use super::host;
 use super::kinds::authorization::AuthorizationPolicy;
-use super::kinds::destination_rule::{ClientTls, ClientTlsMode, DestinationRule, TrafficPolicy};
-use super::kinds::gateway::{IstioGateway, ServerTlsMode};
+use super::kinds::destination_rule::{ClientTls, ClientTlsMode, DestinationRule, TrafficPolicy, Tunnel};
+use super::kinds::gateway::{IstioGateway, ServerTls, ServerTlsMode};
 use super::kinds::service_entry::{CaptureMode, Sidecar};
 use super::kinds::virtual_service::{HttpRoute, Percent, VirtualService};
 use super::kinds::{Kind, Object, ObjectKey};
@@ -141,13 +141,46 @@ fn destination_rule(teller: &mut Teller<'_>, rule: &DestinationRule) {
 }
 
 fn traffic_policy(teller: &mut Teller<'_>, path: &str, policy: &TrafficPolicy) {
-    if let Some(of) = &policy.tls {
-        client_tls(teller, &format!("{path}.tls"), of);
-    }
-    for (index, of) in policy.port_level_settings.iter().enumerate() {
-        if let Some(of) = &of.tls {
-            client_tls(teller, &format!("{path}.portLevelSettings[{index}].tls"), of);
+    let own = (path.to_owned(), &policy.tls, &policy.load_balancer, &policy.connection_pool);
+    let of_ports = policy.port_level_settings.iter().enumerate().map(|(index, of)| {
+        (format!("{path}.portLevelSettings[{index}]"), &of.tls, &of.load_balancer, &of.connection_pool)
+    });
+    for (path, tls, load_balancer, pool) in std::iter::once(own).chain(of_ports) {
+        if let Some(of) = tls {
+            client_tls(teller, &format!("{path}.tls"), of);
         }
+        let localities = load_balancer.as_ref().and_then(|of| of.locality_lb_setting.as_ref());
+        if let Some(of) =
+            localities.filter(|_| load_balancer.as_ref().is_some_and(|of| of.zone_aware_lb_setting.is_some()))
+        {
+            let reason = "has no effect beside zoneAwareLbSetting: write one of the two";
+            teller.invalid(of.at.0, format!("{path}.loadBalancer.localityLbSetting"), reason);
+        }
+        let pings = pool.as_ref().and_then(|of| of.http.as_ref()).and_then(|of| of.http2_keep_alive.as_ref());
+        if let Some(of) = pings.filter(|of| of.timeout.is_none() || of.interval.is_none()) {
+            let path = format!("{path}.connectionPool.http.http2KeepAlive");
+            teller.invalid(of.at.0, path, "has no effect without both interval and timeout");
+        }
+    }
+    if let Some(of) = &policy.tunnel {
+        tunnel(teller, &format!("{path}.tunnel"), of);
+    }
+}
+
+fn tunnel(teller: &mut Teller<'_>, path: &str, of: &Tunnel) {
+    if let Some(other) = of.protocol.as_deref().filter(|name| !["", "CONNECT", "POST"].contains(name)) {
+        let reason = format!("{other:?} is neither CONNECT nor POST: CONNECT is used");
+        teller.invalid(of.at.0, format!("{path}.protocol"), reason);
+    }
+    if of.target_host.is_empty() {
+        teller.invalid(of.at.0, format!("{path}.targetHost"), "missing: there is no tunnel without");
+    }
+    if of.target_port == 0 || of.target_port > 65535 {
+        teller.invalid(
+            of.at.0,
+            format!("{path}.targetPort"),
+            "is no port: there is no tunnel without (write 1 to 65535)",
+        );
     }
 }
 
@@ -202,6 +235,9 @@ fn sidecar(teller: &mut Teller<'_>, scope: &Sidecar) {
     let is_ip = |bind: &&str| bind.parse::<std::net::IpAddr>().is_ok();
     let named = |bind: &Option<String>| bind.clone().filter(|bind| !bind.is_empty());
     for (index, of) in scope.spec.ingress.iter().enumerate() {
+        if let Some(tls) = &of.tls {
+            ingress_tls(teller, &format!("spec.ingress[{index}].tls"), tls);
+        }
         let path = format!("spec.ingress[{index}].bind");
         match named(&of.bind) {
             Some(bind) if !is_ip(&bind.as_str()) => {
@@ -235,6 +271,19 @@ fn sidecar(teller: &mut Teller<'_>, scope: &Sidecar) {
     }
 }
 
+fn ingress_tls(teller: &mut Teller<'_>, path: &str, tls: &ServerTls) {
+    let ends = matches!(tls.mode, ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual);
+    let files = tls.server_certificate.is_some() && tls.private_key.is_some() || !tls.tls_certificates.is_empty();
+    let secrets = tls.credential_name.is_some() || !tls.credential_names.is_empty();
+    if !ends {
+        let reason = "ends no TLS at a workload: nobody is let in (write SIMPLE, MUTUAL or OPTIONAL_MUTUAL)";
+        teller.invalid(tls.at.0, format!("{path}.mode"), reason);
+    } else if secrets || !files {
+        let reason = "workloads have certificates in files only: write serverCertificate and privateKey";
+        teller.invalid(tls.at.0, path, reason);
+    }
+}
+
 fn gateway_object(teller: &mut Teller<'_>, gateway: &IstioGateway) {
     for (index, server) in gateway.spec.servers.iter().enumerate() {
         let path = format!("spec.servers[{index}]");
@@ -252,11 +301,6 @@ fn gateway_object(teller: &mut Teller<'_>, gateway: &IstioGateway) {
         let tls = server.tls.as_ref();
         if protocol.is_some_and(Protocol::is_tls) && tls.is_none() {
             teller.invalid(server.at.0, format!("{path}.tls"), "missing: the server is not opened without");
-        }
-        let Some(tls) = tls else { continue };
-        if tls.mode == ServerTlsMode::AutoPassthrough {
-            let reason = "AUTO_PASSTHROUGH is not supported yet: the server is not opened";
-            teller.unsupported(tls.at.0, format!("{path}.tls.mode"), reason);
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::config::Config;
-use super::kinds::destination_rule::{LocalityLb, TrafficPolicy, WorkloadSelector};
+use super::kinds::destination_rule::{LoadBalancer, LocalityLb, TrafficPolicy, WorkloadSelector, ZoneAwareLb};
 use super::kinds::meta::{Labels, contains_all};
 
 /// The selectors of rules, routes and patches, and the labels whose values count.
@@ -40,7 +40,8 @@ impl Distinctions {
         let rules = config.destination_rules.iter();
         selectors.extend(rules.filter_map(|rule| rule.spec.workload_selector.as_ref()).map(labels));
         selectors.extend(config.envoy_filters.iter().filter_map(|filter| filter.selector.as_ref()).map(labels));
-        keys.extend(config.mesh.locality_lb_setting.iter().flat_map(failover_keys));
+        let mesh = &config.mesh;
+        keys.extend(of_labels(mesh.locality_lb_setting.as_ref(), mesh.zone_aware_lb_setting.as_ref()));
         for rule in &config.destination_rules {
             let subsets = rule.spec.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref());
             let policies = rule.spec.traffic_policy.iter().chain(subsets);
@@ -66,12 +67,21 @@ fn labels(selector: &WorkloadSelector) -> Labels {
 }
 
 /// The settings of a policy and of its ports.
-fn of_policy(policy: &TrafficPolicy) -> impl Iterator<Item = &LocalityLb> {
+fn of_policy(policy: &TrafficPolicy) -> impl Iterator<Item = &LoadBalancer> {
     let of_ports = policy.port_level_settings.iter().filter_map(|of| of.load_balancer.as_ref());
-    policy.load_balancer.iter().chain(of_ports).filter_map(|of| of.locality_lb_setting.as_ref())
+    policy.load_balancer.iter().chain(of_ports)
 }
 
 /// The labels of which failover compares the caller's value.
-fn failover_keys(setting: &LocalityLb) -> impl Iterator<Item = String> + use<'_> {
-    setting.failover_priority.iter().filter(|entry| !entry.contains('=')).cloned()
+fn failover_keys(of: &LoadBalancer) -> impl Iterator<Item = String> + use<'_> {
+    of_labels(of.locality_lb_setting.as_ref(), of.zone_aware_lb_setting.as_ref())
+}
+
+fn of_labels<'a>(
+    localities: Option<&'a LocalityLb>,
+    zones: Option<&'a ZoneAwareLb>,
+) -> impl Iterator<Item = String> + use<'a> {
+    let localities = localities.into_iter().flat_map(|of| &of.failover_priority);
+    let all = localities.chain(zones.into_iter().flat_map(|of| &of.failover_priority));
+    all.filter(|entry| !entry.contains('=')).cloned()
 }

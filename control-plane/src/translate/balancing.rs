@@ -8,7 +8,7 @@ use weft_proto::pb::envoy::r#type::v3 as types;
 use weft_proto::pb::google::protobuf as wkt;
 
 use super::wire::duration;
-use crate::model::kinds::destination_rule::{ConsistentHash, LoadBalancer, SimpleLb};
+use crate::model::kinds::destination_rule::{ConsistentHash, LoadBalancer, SimpleLb, ZoneAwareLb};
 use crate::node::ProxyKind;
 
 /// The least size of a ring if nobody says (Istio's default).
@@ -64,6 +64,17 @@ fn hashed(cluster: &mut pb::Cluster, hash: &ConsistentHash, kind: ProxyKind) {
     };
     cluster.lb_policy = cluster::LbPolicy::RingHash as i32;
     cluster.lb_config = Some(cluster::LbConfig::RingHashLbConfig(config));
+}
+
+/// The caller's own zone first, among its region.
+pub(super) fn zones(of: &ZoneAwareLb) -> cluster::common_lb_config::LocalityConfigSpecifier {
+    use cluster::common_lb_config::{LocalityConfigSpecifier, ZoneAwareLbConfig};
+    let off = of.enabled == Some(false);
+    LocalityConfigSpecifier::ZoneAwareLbConfig(ZoneAwareLbConfig {
+        routing_enabled: off.then_some(types::Percent { value: 0.0 }),
+        min_cluster_size: of.min_cluster_size.map(|value| wkt::UInt64Value { value }),
+        ..Default::default()
+    })
 }
 
 fn slow_start(of: &LoadBalancer) -> Option<cluster::SlowStartConfig> {

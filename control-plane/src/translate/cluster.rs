@@ -13,7 +13,7 @@ use weft_proto::pb::google::protobuf as wkt;
 use super::policy::Policy;
 use super::view::View;
 use super::wire::{self, duration, object, text, u32_value};
-use super::{balancing, mutual_tls, names, upstream_tls};
+use super::{balancing, gateway, locality, mutual_tls, names, upstream_tls};
 use crate::model::config::DestinationRule;
 use crate::model::kinds::destination_rule::{
     ConnectionPool, H2Upgrade, HttpPool, OutlierDetection, Subset, TcpKeepalive, TrafficPolicy,
@@ -29,6 +29,7 @@ const DNS_REFRESH: Duration = Duration::from_secs(60);
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// What a cluster is made of.
+#[derive(Clone, Copy)]
 pub(super) struct Target<'w> {
     pub(super) service: &'w Service,
     pub(super) port: &'w Port,
@@ -36,12 +37,15 @@ pub(super) struct Target<'w> {
     pub(super) rule: Option<&'w DestinationRule>,
     pub(super) subset: Option<&'w Subset>,
     pub(super) policy: Policy<'w>,
+    /// For what a gateway passes on by its server name: mutual TLS of the mesh, as it comes.
+    pub(super) passed_on: bool,
 }
 
 impl Target<'_> {
     /// The cluster's name, which is also its endpoints'.
     pub(super) fn name(&self) -> String {
-        names::outbound(self.port.number.into(), self.subset.map_or("", |subset| &subset.name), &self.service.key.host)
+        let name = if self.passed_on { names::server_name } else { names::outbound };
+        name(self.port.number.into(), self.subset.map_or("", |subset| &subset.name), &self.service.key.host)
     }
 
     /// How its endpoints are found.
@@ -75,9 +79,15 @@ pub(super) enum Discovery {
 
 /// Everything that may be a cluster for this proxy.
 pub(super) fn targets<'w>(view: &View<'w>) -> Vec<Target<'w>> {
+    let open = gateway::passed_on(view);
     let mut targets = Vec::new();
     for seen in &view.services {
+        let first = targets.len();
         targets.extend(of_service(view, seen.service, seen.ports()));
+        if gateway::passes_on(&open, seen.service) {
+            let again: Vec<_> = targets[first..].iter().map(|target| Target { passed_on: true, ..*target }).collect();
+            targets.extend(again);
+        }
     }
     targets
 }
@@ -94,14 +104,22 @@ pub(super) fn of_service<'w>(
     let mut targets = Vec::new();
     for port in ports {
         let number = port.number.into();
-        targets.push(Target { service, port, rule: main, subset: None, policy: Policy::of(whole, None, number) });
+        let policy = Policy::of(whole, None, number);
+        targets.push(Target { service, port, rule: main, subset: None, policy, passed_on: false });
         let mut seen: Vec<&str> = Vec::new();
         for (rule, subset) in rules.iter().flat_map(|rule| rule.spec.subsets.iter().map(move |subset| (*rule, subset)))
         {
             if !seen.contains(&subset.name.as_str()) {
                 seen.push(&subset.name);
                 let policy = Policy::of(whole, Some(subset), number);
-                targets.push(Target { service, port, rule: Some(rule), subset: Some(subset), policy });
+                targets.push(Target {
+                    service,
+                    port,
+                    rule: Some(rule),
+                    subset: Some(subset),
+                    policy,
+                    passed_on: false,
+                });
             }
         }
     }
@@ -121,7 +139,7 @@ pub(super) fn cluster(view: &View<'_>, target: &Target<'_>) -> pb::Cluster {
         ),
         circuit_breakers: Some(circuit_breakers(policy)),
         outlier_detection: policy.outlier_detection.map(outlier_detection),
-        common_lb_config: Some(common_lb(policy)),
+        common_lb_config: Some(common_lb(view, policy)),
         metadata: Some(metadata(target)),
         ..pb::Cluster::default()
     };
@@ -133,8 +151,8 @@ pub(super) fn cluster(view: &View<'_>, target: &Target<'_>) -> pb::Cluster {
     }
     balancing::apply(&mut cluster, policy.load_balancer, view.proxy.kind, target.service.client_ip_affinity);
     find_endpoints(&mut cluster, view, target, discovery, &name);
-    let mut http = http_options(target.port.protocol, policy.connection_pool);
-    if view.proxy.kind != ProxyKind::Grpc {
+    let mut http = if target.passed_on { None } else { http_options(target.port.protocol, policy.connection_pool) };
+    if view.proxy.kind != ProxyKind::Grpc && !target.passed_on {
         upstream_tls::apply(&mut cluster, &mut http, target);
         mutual_tls::apply(view, &mut cluster, &mut http, target, discovery);
     }
@@ -180,7 +198,7 @@ fn circuit_breakers(policy: &Policy<'_>) -> pb::CircuitBreakers {
         pb::circuit_breakers::thresholds::RetryBudget {
             budget_percent: Some(weft_proto::pb::envoy::r#type::v3::Percent { value: percent }),
             min_retry_concurrency: u32_value(budget.min_retry_concurrency.unwrap_or(3)),
-            ..Default::default()
+            budget_interval: budget.budget_interval.and_then(duration),
         }
     });
     let thresholds = pb::circuit_breakers::Thresholds {
@@ -222,11 +240,12 @@ fn outlier_detection(of: &OutlierDetection) -> pb::OutlierDetection {
     made
 }
 
-fn common_lb(policy: &Policy<'_>) -> cluster::CommonLbConfig {
+fn common_lb(view: &View<'_>, policy: &Policy<'_>) -> cluster::CommonLbConfig {
     // Without this Envoy sends to unhealthy endpoints when half are; Istio's default is not to.
     let healthy = policy.outlier_detection.map(|of| f64::from(of.min_health_percent.unwrap_or(0)));
     cluster::CommonLbConfig {
         healthy_panic_threshold: healthy.map(|value| weft_proto::pb::envoy::r#type::v3::Percent { value }),
+        locality_config_specifier: locality::zone_aware(view, policy).map(balancing::zones),
         ..Default::default()
     }
 }
@@ -287,7 +306,18 @@ fn http_options(protocol: Protocol, pool: Option<&ConnectionPool>) -> Option<ups
 /// How HTTP/2 is spoken.
 pub(super) fn http2_options(settings: Option<&HttpPool>) -> core::Http2ProtocolOptions {
     let streams = settings.and_then(|of| of.max_concurrent_streams).filter(|n| *n > 0);
-    core::Http2ProtocolOptions { max_concurrent_streams: streams.and_then(u32_value), ..Default::default() }
+    let pings = settings.and_then(|of| of.http2_keep_alive.as_ref());
+    let connection_keepalive =
+        pings.filter(|of| of.timeout.is_some() && of.interval.is_some()).map(|of| core::KeepaliveSettings {
+            interval: of.interval.and_then(duration),
+            timeout: of.timeout.and_then(duration),
+            ..Default::default()
+        });
+    core::Http2ProtocolOptions {
+        max_concurrent_streams: streams.and_then(u32_value),
+        connection_keepalive,
+        ..Default::default()
+    }
 }
 
 fn explicit(

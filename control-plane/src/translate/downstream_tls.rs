@@ -6,7 +6,7 @@ use super::mutual_tls;
 use super::upstream_tls::{authority_name, file, sds, secret_name, subject_matchers};
 use super::view::View;
 use super::wire::bool_value;
-use crate::model::kinds::gateway::{ServerTls, ServerTlsMode, TlsVersion};
+use crate::model::kinds::gateway::{CertificateFiles, ServerTls, ServerTlsMode, TlsVersion};
 
 /// The context of a server; `None` if TLS does not end there, or needs what there is not.
 pub(super) fn context(view: &View<'_>, of: &ServerTls, is_http: bool) -> Option<tls::DownstreamTlsContext> {
@@ -25,11 +25,13 @@ pub(super) fn context(view: &View<'_>, of: &ServerTls, is_http: bool) -> Option<
     let names: Vec<&String> =
         of.credential_name.iter().chain(&of.credential_names).filter(|name| !name.is_empty()).collect();
     if names.is_empty() {
-        common.tls_certificates = vec![tls::TlsCertificate {
-            certificate_chain: of.server_certificate.as_deref().map(file),
-            private_key: of.private_key.as_deref().map(file),
+        let own = CertificateFiles {
+            server_certificate: of.server_certificate.clone(),
+            private_key: of.private_key.clone(),
             ..Default::default()
-        }];
+        };
+        let all = if of.tls_certificates.is_empty() { std::slice::from_ref(&own) } else { &of.tls_certificates };
+        common.tls_certificates = all.iter().map(certificate).collect();
     } else {
         common.tls_certificate_sds_secret_configs = names.iter().map(|name| sds(&secret_name(name))).collect();
     }
@@ -41,6 +43,14 @@ pub(super) fn context(view: &View<'_>, of: &ServerTls, is_http: bool) -> Option<
         require_client_certificate: bool_value(mutual == Some(true)),
         ..Default::default()
     })
+}
+
+fn certificate(of: &CertificateFiles) -> tls::TlsCertificate {
+    tls::TlsCertificate {
+        certificate_chain: of.server_certificate.as_deref().map(file),
+        private_key: of.private_key.as_deref().map(file),
+        ..Default::default()
+    }
 }
 
 fn parameters(of: &ServerTls) -> tls::TlsParameters {
@@ -69,14 +79,18 @@ fn validation(of: &ServerTls, credential: Option<&str>) -> tls::common_tls_conte
         crl: of.ca_crl.as_deref().map(file),
         ..Default::default()
     };
-    match (credential, &of.ca_certificates) {
+    let files = of.ca_certificates.as_ref();
+    let files = files.or_else(|| of.tls_certificates.iter().find_map(|of| of.ca_certificates.as_ref()));
+    // One of its own goes before what else there is.
+    let own = of.ca_cert_credential_name.as_deref().filter(|name| !name.is_empty());
+    match (own.or(credential), files.filter(|_| own.is_none())) {
         (Some(name), None) => ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
             default_validation_context: Some(context),
             validation_context_sds_secret_config: Some(sds(&authority_name(name))),
             ..Default::default()
         }),
         (_, authority) => {
-            context.trusted_ca = authority.as_deref().map(file);
+            context.trusted_ca = authority.map(String::as_str).map(file);
             ValidationContextType::ValidationContext(context)
         }
     }

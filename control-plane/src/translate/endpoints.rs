@@ -23,6 +23,9 @@ pub(super) fn assignment(view: &View<'_>, target: &Target<'_>) -> pb::ClusterLoa
     // EDS takes addresses only.
     let found = found.filter(|endpoint| endpoint.ip().is_some() || endpoint.address.starts_with("unix://"));
     let found = found.filter_map(|endpoint| Some((endpoint, u32::from(*endpoint.ports.get(&target.port.number)?))));
+    // What is passed on is mutual TLS: who does not end that is not reached.
+    let found = found
+        .filter(|(endpoint, port)| !target.passed_on || mutual_tls::is_in_mesh(view, target.service, endpoint, *port));
     let mut assignment = groups(view, target, found.collect());
     assignment.cluster_name = target.name();
     assignment

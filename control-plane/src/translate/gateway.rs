@@ -10,7 +10,9 @@ use weft_proto::pb::envoy::config::listener::v3 as pb;
 use weft_proto::pb::envoy::config::route::v3 as route_pb;
 
 use super::chains::{self, chain};
+use super::cluster::{self, Target};
 use super::http::{self, Options, Routes};
+use super::mutual_tls::MESH_PROTOCOLS;
 use super::routes::gateway_table;
 use super::tcp_routes::Place;
 use super::view::View;
@@ -20,7 +22,8 @@ use crate::model::host;
 use crate::model::kinds::gateway::{Server, ServerTlsMode};
 use crate::model::kinds::meta::contains_all;
 use crate::model::kinds::service::PortRef;
-use crate::model::service::Protocol;
+use crate::model::service::{Protocol, Resolution, Service};
+use crate::node::ProxyKind;
 
 /// All addresses.
 const ANY: &str = "0.0.0.0";
@@ -44,6 +47,8 @@ enum How {
     TlsTermination,
     /// TLS that is passed on.
     Passthrough,
+    /// Mutual TLS of the mesh, passed on to the service that its server name says.
+    ByServerName,
     /// Bytes.
     Tcp,
 }
@@ -52,10 +57,12 @@ impl How {
     fn of(server: &Server) -> Option<Self> {
         let protocol = Protocol::parse(&server.port.protocol)?;
         let mode = server.tls.as_ref().map(|tls| tls.mode);
-        let passed_on = matches!(mode, Some(ServerTlsMode::Passthrough));
+        let passed_on = mode == Some(ServerTlsMode::Passthrough);
+        let by_name = mode == Some(ServerTlsMode::AutoPassthrough);
         match protocol {
             protocol if protocol.is_http() => Some(Self::Http),
             Protocol::Https | Protocol::Tls if passed_on => Some(Self::Passthrough),
+            Protocol::Https | Protocol::Tls if by_name => Some(Self::ByServerName),
             Protocol::Https => Some(Self::Https),
             Protocol::Tls => Some(Self::TlsTermination),
             Protocol::Tcp => Some(Self::Tcp),
@@ -65,7 +72,7 @@ impl How {
 
     /// Whether chains of both can be told apart on one port.
     fn fits(self, other: Self) -> bool {
-        let in_tls = |how| matches!(how, Self::Https | Self::TlsTermination | Self::Passthrough);
+        let in_tls = |how| matches!(how, Self::Https | Self::TlsTermination | Self::Passthrough | Self::ByServerName);
         self == other || (in_tls(self) && in_tls(other))
     }
 }
@@ -183,7 +190,41 @@ fn of_server(
             vec![chains::only_names(made, names)]
         }
         How::TlsTermination | How::Passthrough | How::Tcp => connections(view, of, &names),
+        How::ByServerName => by_server_name(view, &names),
     }
+}
+
+/// Hosts of services that connections are passed on to by the server name they show.
+pub(super) fn passed_on<'w>(view: &View<'w>) -> Vec<&'w str> {
+    if view.proxy.kind != ProxyKind::Gateway {
+        return Vec::new();
+    }
+    let of = servers(view).filter(|of| of.how == How::ByServerName);
+    of.flat_map(|of| of.hosts().map(|(_, host)| host).collect::<Vec<_>>()).collect()
+}
+
+/// Whether connections to a service are passed on, where those to `open` are.
+pub(super) fn passes_on(open: &[&str], service: &Service) -> bool {
+    let in_mesh = !service.external && matches!(service.resolution, Resolution::Endpoints);
+    in_mesh && open.iter().any(|open| host::covers(open, &service.key.host))
+}
+
+/// A chain for each service and subset. Policies cannot look into what is passed on; who is called does that.
+fn by_server_name(view: &View<'_>, names: &[String]) -> Vec<pb::FilterChain> {
+    let open: Vec<&str> = names.iter().map(String::as_str).collect();
+    let targets = cluster::targets(view).into_iter();
+    let targets = targets.filter(|target| target.passed_on && passes_on(&open, target.service));
+    let chain = |target: Target<'_>| {
+        let name = target.name();
+        let idle = target.policy.connection_pool.and_then(|pool| pool.tcp.as_ref()?.idle_timeout);
+        let filter = http::tcp_proxy(&view.world.config().mesh, &name, &[(name.clone(), 0)], idle);
+        let mut made = chains::only_names(chain("", vec![filter]), vec![name]);
+        // What offers none of these is no mutual TLS of the mesh.
+        made.filter_chain_match.get_or_insert_default().application_protocols =
+            MESH_PROTOCOLS.map(str::to_owned).to_vec();
+        made
+    };
+    targets.map(chain).collect()
 }
 
 /// Chains of connections: the `tls` rules for what is passed on, the `tcp` rules for the rest.

@@ -19,6 +19,7 @@ use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager
 use weft_proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::{self as tcp, TcpProxy, tcp_proxy};
 
 use super::wire::{self, bool_value, duration};
+use crate::model::kinds::destination_rule::Tunnel;
 use crate::model::kinds::mesh_config::MeshConfig;
 
 /// The filter for cross-origin rules.
@@ -187,6 +188,36 @@ pub(super) fn tcp_proxy(
     clusters: &[(String, u32)],
     idle: Option<Duration>,
 ) -> listener::Filter {
+    wire::network_filter(TCP_PROXY, &tcp_proxy_config(mesh, stat_prefix, clusters, idle))
+}
+
+/// The same, through a request where a rule says so.
+pub(super) fn tunnelled(
+    mesh: &MeshConfig,
+    stat_prefix: &str,
+    clusters: &[(String, u32)],
+    idle: Option<Duration>,
+    tunnel: Option<&Tunnel>,
+) -> listener::Filter {
+    let mut config = tcp_proxy_config(mesh, stat_prefix, clusters, idle);
+    let usable = |of: &&Tunnel| !of.target_host.is_empty() && (1..=65535).contains(&of.target_port);
+    config.tunneling_config = tunnel.filter(usable).map(|tunnel| tcp_proxy::TunnelingConfig {
+        hostname: match tunnel.target_host.parse::<std::net::Ipv6Addr>() {
+            Ok(address) => format!("[{address}]:{}", tunnel.target_port),
+            Err(_) => format!("{}:{}", tunnel.target_host, tunnel.target_port),
+        },
+        use_post: tunnel.protocol.as_deref() == Some("POST"),
+        ..Default::default()
+    });
+    wire::network_filter(TCP_PROXY, &config)
+}
+
+fn tcp_proxy_config(
+    mesh: &MeshConfig,
+    stat_prefix: &str,
+    clusters: &[(String, u32)],
+    idle: Option<Duration>,
+) -> TcpProxy {
     let specifier = match clusters {
         [(only, _)] => tcp_proxy::ClusterSpecifier::Cluster(only.clone()),
         several => {
@@ -199,12 +230,11 @@ pub(super) fn tcp_proxy(
             tcp_proxy::ClusterSpecifier::WeightedClusters(tcp_proxy::WeightedCluster { clusters })
         }
     };
-    let proxy = TcpProxy {
+    TcpProxy {
         stat_prefix: stat_prefix.to_owned(),
         idle_timeout: idle.and_then(duration),
         access_log: access_log(mesh),
         cluster_specifier: Some(specifier),
         ..tcp::TcpProxy::default()
-    };
-    wire::network_filter(TCP_PROXY, &proxy)
+    }
 }

@@ -16,8 +16,9 @@ use super::http::{self, Options, Routes};
 use super::mutual_tls::{self, MESH_HTTP_PROTOCOLS, MESH_PROTOCOLS};
 use super::view::View;
 use super::wire::{self, bool_value, duration};
-use super::{authorization, cluster, names};
+use super::{authorization, cluster, downstream_tls, names};
 use crate::model::kinds::destination_rule::ConnectionPool;
+use crate::model::kinds::gateway::ServerTls;
 use crate::model::kinds::service_entry::IngressListener;
 use crate::model::peer_authentication::Mode;
 use crate::model::service::Protocol;
@@ -40,6 +41,8 @@ pub(super) struct InboundPort<'w> {
     /// The address of a listener of its own; `None`: connections to it are redirected.
     bind: Option<String>,
     pool: Option<&'w ConnectionPool>,
+    /// TLS of its own, where the mesh's is disabled.
+    tls: Option<&'w ServerTls>,
 }
 
 /// What the workload accepts: what its Sidecar says, else the ports its services have at it.
@@ -63,7 +66,7 @@ pub(super) fn ports<'w>(view: &View<'w>, captured: bool) -> Vec<InboundPort<'w>>
             let number = u32::from(target);
             let endpoint = (!captured).then(|| ("127.0.0.1".to_owned(), number));
             let bind = (!captured).then(|| own_address(view));
-            let of = InboundPort { number, protocol: port.protocol, endpoint, bind, pool };
+            let of = InboundPort { number, protocol: port.protocol, endpoint, bind, pool, tls: None };
             // Of two services on one port the first one's protocol counts.
             found.entry(number).or_insert(of);
         }
@@ -105,6 +108,7 @@ fn of_ingress<'w>(
         protocol: protocol.unwrap_or(Protocol::Auto),
         endpoint,
         pool: of.connection_pool.as_ref().or(pool),
+        tls: of.tls.as_ref(),
     }
 }
 
@@ -261,7 +265,30 @@ fn port_chains(view: &View<'_>, port: &InboundPort<'_>) -> Vec<pb::FilterChain> 
         }
         Kind::Tcp => http::tcp_proxy(mesh, &cluster, &[(cluster.clone(), 0)], None),
     };
+    if let Some(tls) = port.tls.filter(|_| view.inbound_mode(Some(port.number)) == Mode::Disable) {
+        return ended_here(view, port, tls, &name, make);
+    }
     by_mode(view, Some(port.number), port.protocol, [&name, &name], make)
+}
+
+/// The chain of a port whose TLS a Sidecar ends; with settings that end none, it takes nobody.
+fn ended_here(
+    view: &View<'_>,
+    port: &InboundPort<'_>,
+    tls: &ServerTls,
+    name: &str,
+    make: impl Fn(Kind) -> pb::Filter,
+) -> Vec<pb::FilterChain> {
+    let is_http = port.protocol.is_http();
+    let Some(context) = downstream_tls::context(view, tls, is_http) else { return Vec::new() };
+    let filters = if is_http {
+        vec![make(Kind::Http { certificates: true })]
+    } else {
+        let mut filters = authorization::network_filters(view);
+        filters.push(make(Kind::Tcp));
+        filters
+    };
+    vec![chains::secured(chain(&format!("{name}-tls"), filters), &context, &[])]
 }
 
 fn manager(

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::cluster::Target;
+use super::policy::Policy;
 use super::view::View;
 use crate::model::endpoint::{Endpoint, parse_locality};
-use crate::model::kinds::destination_rule::{Distribute, LocalityLb};
+use crate::model::kinds::destination_rule::{Distribute, Failover, LocalityLb, ZoneAwareLb};
 use crate::model::kinds::meta::Labels;
 use crate::node::Locality;
 
@@ -29,11 +30,42 @@ pub(super) enum Shares<'w> {
         /// The caller's.
         own: &'w Labels,
     },
+    /// The caller's region first, in which the proxy itself looks at zones.
+    Regions {
+        /// Where the caller is.
+        from: &'w Locality,
+        /// Which regions take over.
+        failover: &'w [Failover],
+        /// Labels, which go before.
+        order: &'w [String],
+        /// The caller's.
+        own: &'w Labels,
+    },
+}
+
+/// The setting of zones that counts, if one does: a rule's settings of localities go before the mesh's.
+pub(super) fn zone_aware<'w>(view: &View<'w>, policy: &Policy<'w>) -> Option<&'w ZoneAwareLb> {
+    let own = policy.load_balancer;
+    let told = own.and_then(|of| of.zone_aware_lb_setting.as_ref());
+    let of_mesh = || view.world.config().mesh.zone_aware_lb_setting.as_ref();
+    let other = own.is_some_and(|of| of.locality_lb_setting.is_some());
+    told.or_else(|| of_mesh().filter(|_| !other))
 }
 
 impl<'w> Shares<'w> {
     /// What counts for a target. As in Istio, failover needs outlier detection: without, nobody would notice a failure.
     pub(super) fn of(view: &View<'w>, target: &Target<'w>) -> Self {
+        if let Some(zones) = zone_aware(view, &target.policy) {
+            return match zones.enabled {
+                Some(false) => Self::Even,
+                _ => Self::Regions {
+                    from: &view.proxy.locality,
+                    failover: &zones.failover,
+                    order: &zones.failover_priority,
+                    own: view.labels,
+                },
+            };
+        }
         let own = target.policy.load_balancer.and_then(|of| of.locality_lb_setting.as_ref());
         let setting: Option<&'w LocalityLb> = own.or(view.world.config().mesh.locality_lb_setting.as_ref());
         let from = &view.proxy.locality;
@@ -73,9 +105,16 @@ impl<'w> Shares<'w> {
                     () => 4,
                 }
             }
-            Self::Labels { order, own } => {
-                let equal = order.iter().take_while(|entry| label_is_equal(entry, own, &endpoint.labels)).count();
-                u32::try_from(order.len() - equal).unwrap_or(u32::MAX)
+            Self::Labels { order, own } => unequal(order, own, endpoint),
+            Self::Regions { from, failover, order, own } => {
+                let region = &endpoint.locality.region;
+                let to = failover.iter().find(|of| of.from == from.region).map(|of| &of.to);
+                let distance = match () {
+                    () if *region == from.region => 0,
+                    () if to == Some(region) => 1,
+                    () => 2,
+                };
+                unequal(order, own, endpoint).saturating_mul(3) + distance
             }
         }
     }
@@ -116,6 +155,12 @@ fn locality_matches(pattern: &str, locality: &Locality) -> bool {
         }
     }
     true
+}
+
+/// How many of the labels, from the last one, do not count as equal.
+fn unequal(order: &[String], own: &Labels, endpoint: &Endpoint) -> u32 {
+    let equal = order.iter().take_while(|entry| label_is_equal(entry, own, &endpoint.labels)).count();
+    u32::try_from(order.len() - equal).unwrap_or(u32::MAX)
 }
 
 fn label_is_equal(entry: &str, own: &Labels, other: &Labels) -> bool {

@@ -15,6 +15,7 @@ use weft_proto::pb::envoy::extensions::upstreams::http::v3::http_protocol_option
 use weft_proto::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 
 use super::cluster::{Discovery, Target};
+use super::names;
 use super::secrets::TRUST_BUNDLE;
 use super::upstream_tls::{TLS, sds, subject_matchers};
 use super::view::View;
@@ -202,7 +203,7 @@ fn upstream(view: &View<'_>, target: &Target<'_>, alpn: Vec<String>) -> tls::Ups
     tls::UpstreamTlsContext {
         common_tls_context: Some(common(alpn, subject_matchers(&names))),
         // Istio's form, which an east-west gateway forwards by.
-        sni: sni.unwrap_or_else(|| format!("outbound_.{}_.{subset}_.{}", target.port.number, target.service.key.host)),
+        sni: sni.unwrap_or_else(|| names::server_name(target.port.number.into(), subset, &target.service.key.host)),
         ..Default::default()
     }
 }
@@ -225,7 +226,7 @@ fn namespace<'a>(endpoint: &'a Endpoint, service: &'a Service) -> &'a str {
 }
 
 /// Whether an endpoint takes mutual TLS at a port of its own.
-fn is_in_mesh(view: &View<'_>, service: &Service, endpoint: &Endpoint, port: u32) -> bool {
+pub(super) fn is_in_mesh(view: &View<'_>, service: &Service, endpoint: &Endpoint, port: u32) -> bool {
     let policies = &view.world.config().peer_authentications;
     has_identity(&endpoint.labels)
         && policies.mode(namespace(endpoint, service), &endpoint.labels, Some(port)) != Mode::Disable

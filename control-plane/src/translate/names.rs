@@ -18,10 +18,17 @@ pub(super) fn outbound(port: u32, subset: &str, host: &str) -> String {
     format!("outbound|{port}|{subset}|{host}")
 }
 
+/// The server name that callers show to the same, which gateways pass it on by; there it is also the cluster's name.
+pub(super) fn server_name(port: u32, subset: &str, host: &str) -> String {
+    format!("outbound_.{port}_.{subset}_.{host}")
+}
+
 /// The host that a cluster is of, by its name.
 pub(super) fn host(cluster: &str) -> Option<&str> {
-    let (_, host) = cluster.strip_prefix("outbound|")?.rsplit_once('|')?;
-    Some(host)
+    match cluster.strip_prefix("outbound|") {
+        Some(rest) => Some(rest.rsplit_once('|')?.1),
+        None => Some(cluster.strip_prefix("outbound_.")?.split_once("_.")?.1.split_once("_.")?.1),
+    }
 }
 
 /// A cluster of the workload itself.

@@ -43,6 +43,8 @@ pub(super) fn all(view: &View<'_>, targets: &[Target<'_>]) -> Vec<pb::Secret> {
                     names.insert(authority_name(credential));
                 }
             }
+            let authority = tls.ca_cert_credential_name.as_deref().filter(|name| !name.is_empty());
+            names.extend(authority.map(authority_name));
         }
     }
     let named = names.iter().filter_map(|name| secret(view, name));

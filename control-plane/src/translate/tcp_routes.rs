@@ -10,6 +10,7 @@ use super::view::View;
 use super::{http, names};
 use crate::model::config::{GatewayRef, VirtualService};
 use crate::model::host;
+use crate::model::kinds::destination_rule::Tunnel;
 use crate::model::kinds::meta::{Labels, contains_all};
 use crate::model::kinds::virtual_service::{L4Match, RouteDestination, TlsMatch};
 use crate::model::service::{Port, Service};
@@ -29,7 +30,9 @@ pub(super) fn chains<'w>(view: &View<'w>, service: &'w Service, port: &'w Port) 
     let ends = made.iter().any(|chain| chain.filter_chain_match.is_none());
     if !ends {
         let to = [(names::outbound(number, "", &service.key.host), 0)];
-        let filter = http::tcp_proxy(&view.world.config().mesh, &to[0].0, &to, idle_timeout(view, service, number));
+        let idle = idle_timeout(view, service, number);
+        let tunnel = tunnel(view, service, None);
+        let filter = http::tunnelled(&view.world.config().mesh, &to[0].0, &to, idle, tunnel);
         let own = chain("", vec![filter]);
         // Services without addresses share a listener, and TLS tells them apart.
         let by_name = port.protocol.is_tls() && service.addresses.is_empty();
@@ -42,6 +45,19 @@ fn idle_timeout(view: &View<'_>, service: &Service, port: u32) -> Option<Duratio
     let rules = view.destination_rules(service);
     let whole = rules.first().and_then(|rule| rule.spec.traffic_policy.as_ref());
     Policy::of(whole, None, port).connection_pool?.tcp.as_ref()?.idle_timeout
+}
+
+/// The tunnel of a subset or of the whole. As in Istio a subset does not inherit it.
+fn tunnel<'w>(view: &View<'w>, service: &Service, subset: Option<&str>) -> Option<&'w Tunnel> {
+    let rules = view.destination_rules(service);
+    let policy = match subset {
+        Some(name) => {
+            let mut subsets = rules.iter().flat_map(|rule| &rule.spec.subsets);
+            subsets.find(|subset| subset.name == name)?.traffic_policy.as_ref()
+        }
+        None => rules.first()?.spec.traffic_policy.as_ref(),
+    };
+    policy?.tunnel.as_ref()
 }
 
 /// Where connections arrive.
@@ -98,9 +114,18 @@ impl Place<'_, '_> {
         let filter = if clusters.is_empty() {
             http::tcp_proxy(mesh, names::BLACK_HOLE, &[(names::BLACK_HOLE.to_owned(), 0)], None)
         } else {
-            http::tcp_proxy(mesh, stat_prefix, &clusters, None)
+            http::tunnelled(mesh, stat_prefix, &clusters, None, self.tunnel(namespace, to))
         };
         chain("", vec![filter])
+    }
+
+    /// The tunnel of the first destination; of one among several its subset's does not count.
+    fn tunnel(&self, namespace: &str, to: &[RouteDestination]) -> Option<&Tunnel> {
+        let destination = &to.first()?.destination;
+        let resolved = host::resolve(&destination.host, namespace);
+        let service = self.view.world.service_of_host(&resolved, &self.view.proxy.namespace)?;
+        let subset = destination.subset.as_deref().filter(|subset| to.len() == 1 && !subset.is_empty());
+        tunnel(self.view, service, subset)
     }
 
     fn tls_applies(&self, routes: &VirtualService, of: &TlsMatch) -> bool {

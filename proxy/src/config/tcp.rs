@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AccessLog, BackOff, DataSource, ExtensionDiscovery, HashPolicy, HttpConnectionManager, Metadata, NetworkRbac,
-    OnDemandClusters, RuntimeFlag,
+    AccessLog, BackOff, DataSource, ExtensionDiscovery, HashPolicy, HeaderMutations, HttpConnectionManager, Metadata,
+    NetworkRbac, OnDemandClusters, RuntimeFlag,
 };
 
 /// A filter of a filter chain. **Source**: `envoy.config.listener.v3.Filter`.
@@ -59,6 +59,8 @@ pub struct TcpProxy {
     pub cluster: TcpCluster,
     /// Who delivers a cluster that is not there when a connection needs it; absent: nobody.
     pub on_demand: Option<OnDemandClusters>,
+    /// The connection goes through a request to the upstream.
+    pub tunnel: Option<Tunnel>,
     /// Endpoint metadata wanted, `envoy.lb` (subset balancing).
     pub metadata_match: Option<Metadata>,
     /// Both directions silent for so long: closed. Default 1 h; `None`: never.
@@ -83,6 +85,16 @@ pub struct TcpProxy {
     pub max_downstream_connection_duration: Option<Duration>,
     /// Share (0 to 1) of random addition to it.
     pub max_downstream_connection_duration_jitter: f64,
+}
+
+/// A CONNECT in front of the bytes. **Source**:
+/// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tunnel {
+    /// `host:port`, with operators.
+    pub hostname: String,
+    /// Headers of the request.
+    pub headers_to_add: HeaderMutations,
 }
 
 /// Where a TCP connection goes.

@@ -28,7 +28,8 @@ impl Format {
         String::from_utf8_lossy(&self.render(&ctx.log_context(LogType::NotSet))).into_owned()
     }
 
-    fn render(&self, ctx: &LogContext<'_>) -> Vec<u8> {
+    /// The text for what `ctx` knows.
+    pub fn render(&self, ctx: &LogContext<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         self.template.render(ctx, &mut out);
         out
@@ -183,6 +184,13 @@ impl Mutations {
             _ => None,
         };
         Resolved(self.0.iter().map(|op| (op.clone(), value(op))).collect())
+    }
+
+    /// Applies them to headers of what is no request of a client's.
+    pub fn apply_logged(&self, ctx: &LogContext<'_>, headers: &mut HeaderMap) {
+        for op in &self.0 {
+            apply(op, computed(op, || *ctx), headers);
+        }
     }
 
     /// Applies them to headers of any other kind.

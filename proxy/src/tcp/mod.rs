@@ -2,4 +2,5 @@
 
 mod demand;
 pub mod proxy;
+mod tunnel;
 mod upstream;

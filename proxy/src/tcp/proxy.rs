@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::demand::Demand;
+use super::tunnel::Tunnel;
 use super::upstream::{Attempts, InitFailure, Upstream};
 use crate::access_log::{AccessLogs, LogContext, LogType};
 use crate::app::Parts;
@@ -26,6 +27,7 @@ pub struct TcpProxy {
     all: Arc<Clusters>,
     /// For a cluster that is not there.
     demand: Option<Box<Demand>>,
+    tunnel: Option<Box<Tunnel>>,
     access_logs: AccessLogs,
     buffer_limit: usize,
     stats: Stats,
@@ -58,6 +60,7 @@ impl TcpProxy {
             clusters,
             all: parts.clusters.clone(),
             demand: config.on_demand.as_ref().map(|c| Box::new(Demand::new(c, parts.on_demand.clone(), &scope))),
+            tunnel: config.tunnel.as_ref().map(Tunnel::new).transpose()?.map(Box::new),
             access_logs: parts.access_logs(&config.access_log)?,
             buffer_limit,
             stats: Stats {
@@ -103,6 +106,7 @@ impl TcpProxy {
             cluster: &find,
             max: self.config.max_connect_attempts.max(1),
             back_off: self.config.backoff,
+            tunnel: self.tunnel.as_deref(),
             worker,
         };
         let connect = async {

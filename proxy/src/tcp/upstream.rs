@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::Instant;
 
+use super::tunnel::Tunnel;
 use crate::cluster::{Cluster, Host, Permit, Resource, lb, outlier};
 use crate::config::{Address, BackOff};
 use crate::stream_info::{PeerAddr, ResponseFlags, StreamInfo};
@@ -46,6 +47,8 @@ pub(super) struct Attempts<'a> {
     pub(super) max: u32,
     /// Pauses between them.
     pub(super) back_off: Option<BackOff>,
+    /// What is asked for before bytes go out.
+    pub(super) tunnel: Option<&'a Tunnel>,
     /// This worker.
     pub(super) worker: usize,
 }
@@ -118,6 +121,17 @@ impl Attempts<'_> {
                     return Ok(None);
                 };
                 stats.upstream_rq_total.inc();
+                let stream = match self.tunnel {
+                    None => stream,
+                    Some(tunnel) => match through(tunnel, stream, cluster, facts).await {
+                        Ok(stream) => stream,
+                        Err((reason, fault)) => {
+                            facts.upstream.transport_failure = Some(reason.into());
+                            blame(cluster, &host, fault, facts);
+                            return Ok(None);
+                        }
+                    },
+                };
                 facts.times.upstream_connect_complete = Some(crate::clock::now());
                 facts.upstream.local = stream.local_addr();
                 facts.upstream.tls = stream.tls_info();
@@ -133,6 +147,21 @@ impl Attempts<'_> {
     }
 }
 
+/// The connection inside of a request; its answer may take as long as connecting.
+async fn through(
+    tunnel: &Tunnel,
+    stream: Stream,
+    cluster: &Cluster,
+    facts: &mut StreamInfo,
+) -> Result<Stream, (String, ConnectFault)> {
+    cluster.stats.upstream_cx_http1_total.inc();
+    let asked = tokio::time::timeout(cluster.config.connect_timeout, tunnel.open(stream, cluster, facts)).await;
+    match asked {
+        Ok(opened) => opened.map_err(|reason| (reason, ConnectFault::Remote)),
+        Err(_) => Err(("tunnel response: timeout".to_owned(), ConnectFault::Timeout)),
+    }
+}
+
 /// Books an attempt that failed. One that did not leave this machine says nothing of the host, and is no upstream failure.
 fn failed(cluster: &Cluster, host: &Arc<Host>, error: PoolError, facts: &mut StreamInfo) {
     let fault = match error {
@@ -142,8 +171,13 @@ fn failed(cluster: &Cluster, host: &Arc<Host>, error: PoolError, facts: &mut Str
         }
         PoolError::Overflow | PoolError::NoPool => ConnectFault::Local,
     };
+    cluster.stats.upstream_rq_pending_failure_eject.inc();
+    blame(cluster, host, fault, facts);
+}
+
+/// Books whose fault it was.
+fn blame(cluster: &Cluster, host: &Arc<Host>, fault: ConnectFault, facts: &mut StreamInfo) {
     let stats = &cluster.stats;
-    stats.upstream_rq_pending_failure_eject.inc();
     match fault {
         ConnectFault::Remote => stats.upstream_cx_destroy_remote.inc(),
         ConnectFault::Local | ConnectFault::Timeout => stats.upstream_cx_destroy_local.inc(),

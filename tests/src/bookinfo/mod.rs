@@ -127,7 +127,7 @@ impl BookInfo {
             let ip = mesh.address(pod);
             if let Some(name) = mesh.identity(pod) {
                 let (pod, labels) = (format!("{pod}-0"), labels.to_owned());
-                let workload = Workload { name, namespace: "default", ip, pod, labels, ttl: 3600 };
+                let workload = Workload { name, namespace: "default", ip, pod, labels, ttl: 3600, role: "sidecar" };
                 let text = workload.weft(&mesh.plane).await?;
                 mesh.proxies.push(World::start(kind, &text).await?);
                 mesh.plane.quiet(mesh.proxies.len()).await?;

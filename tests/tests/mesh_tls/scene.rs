@@ -146,6 +146,17 @@ impl Mesh {
         Ok(mesh)
     }
 
+    /// The TLS stream of a caller with this certificate, who shows this server name and these protocols at a port of this machine.
+    pub(crate) async fn handshake(
+        &self,
+        identity: &Identity,
+        (name, offered): (&str, &[&str]),
+        port: u16,
+    ) -> Result<tokio_rustls::client::TlsStream<TcpStream>> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+        Ok(TlsConnector::from(showing(identity, offered)?).connect(name.to_owned().try_into()?, stream).await?)
+    }
+
     /// Replaces what the mesh says of connections; it is in force when this returns.
     pub(crate) async fn policy(&self, text: &str) -> Result<()> {
         self.plane.write("policy.yaml", text)?;
@@ -267,7 +278,7 @@ fn service_ip(echo: &Workload) -> IpAddr {
 }
 
 /// Serves a workload's certificate beside an Envoy.
-async fn sds_of(root: &Root, workload: &Workload) -> Result<Plane> {
+pub(crate) async fn sds_of(root: &Root, workload: &Workload) -> Result<Plane> {
     let uri = format!("spiffe://cluster.local/ns/{}/sa/{}", workload.namespace, workload.name);
     let identity = root.identity(&uri, false)?;
     let indented = |text: &str| text.lines().map(|line| format!("\n      {line}")).collect::<String>();

@@ -162,6 +162,61 @@ fn connections() -> Result<()> {
     run(&group)
 }
 
+/// Bytes inside of a CONNECT: what the upstream sees, and what becomes of the connection for each of its answers.
+#[test]
+fn tunnels() -> Result<()> {
+    let through = |name: &str, fields: &str| {
+        let fields = format!("cluster: {}\n{fields}", if name == "dead" { "dead" } else { "a" });
+        let of = tcp(name, &fields);
+        listener("", &[&chain(name, "", &[of])])
+    };
+    let script = |text: &str| {
+        format!(
+            "tunneling_config: {{hostname: \"host.test:80\", headers_to_add: [{{header: {{key: x-script, value: \"{text}\"}}}}]}}"
+        )
+    };
+    let names = "tunneling_config: {hostname: \"%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%:81\", headers_to_add: [{header: {key: x-chain, value: \"%FILTER_CHAIN_NAME%\"}}, {header: {key: x-chain, value: two}}]}";
+    let config = Config::new()
+        .listener("plain", &through("plain", "tunneling_config: {hostname: \"host.test:80\"}"))
+        .listener("names", &through("names", names))
+        .listener("created", &through("created", &script("201,h=x-a:b")))
+        .listener("interim", &through("interim", &script("200,hints")))
+        .listener("forbidden", &through("forbidden", &script("403,body=no")))
+        .listener("moved", &through("moved", &script("302")))
+        .listener("closed", &through("closed", &script("close")))
+        .listener("reset", &through("reset", &script("reset")))
+        .listener("nonsense", &through("nonsense", &script("raw=6e6f6e73656e73650d0a0d0a")))
+        .listener("again", &through("again", &format!("max_connect_attempts: 2\n{}", script("503;200"))))
+        .listener("dead", &through("dead", "tunneling_config: {hostname: \"host.test:80\"}"))
+        .cluster("a", "")
+        .cluster("dead", "");
+    let mut group = Group::new("tunnels", config);
+    for name in
+        ["plain", "names", "created", "interim", "forbidden", "moved", "closed", "reset", "nonsense", "again", "dead"]
+    {
+        // What is sent before all fails may or may not have been read: the connection is reset or closed by that.
+        let opens = ["plain", "names", "created", "interim", "again"].contains(&name);
+        let writes: &[&[u8]] = if opens { &[b"hello"] } else { &[] };
+        group = group.step(name, talk(name, writes)).logs(2);
+    }
+    let group = group.step(
+        "counters",
+        stats(&[
+            "cluster.a.upstream_cx_active",
+            "cluster.a.upstream_rq_active",
+            "cluster.a.upstream_rq_total",
+            "cluster.a.upstream_cx_total",
+            "cluster.a.upstream_cx_http1_total",
+            "cluster.a.upstream_cx_connect_fail",
+            "cluster.a.upstream_cx_protocol_error",
+            "cluster.a.upstream_rq_pending_total",
+            "cluster.a.upstream_rq_pending_failure_eject",
+            "cluster.dead.upstream_rq_pending_failure_eject",
+        ]),
+    );
+    run(&group)
+}
+
 #[test]
 fn server_names() -> Result<()> {
     let names = [

@@ -84,6 +84,20 @@ record! {
         proxy_protocol: Option<ProxyProtocol>,
         /// How many retries at once, as a share of requests.
         retry_budget: Option<RetryBudget>,
+        /// Connections of bytes and of TLS go through a request to the host.
+        tunnel: Option<Tunnel>,
+    }
+}
+
+record! {
+    /// Connections inside of a request. **Source**: `networking.istio.io/v1.TrafficPolicy.TunnelSettings`.
+    pub struct Tunnel {
+        /// `CONNECT` (the default) or `POST`.
+        protocol: Option<String>,
+        /// Where the host is to connect to: a name or an address.
+        target_host: String,
+        /// Its port.
+        target_port: u32,
     }
 }
 
@@ -112,6 +126,8 @@ record! {
         consistent_hash: Option<ConsistentHash>,
         /// Localities; overrides the mesh's.
         locality_lb_setting: Option<LocalityLb>,
+        /// The caller's own zone first, as far as it suffices; goes before localities.
+        zone_aware_lb_setting: Option<ZoneAwareLb>,
         /// How long a new endpoint takes to its full share.
         warmup: Option<Warmup>,
         /// Its former form.
@@ -179,6 +195,18 @@ record! {
         path: Option<String>,
         /// How long it lives; 0: the session. Without, none is made.
         ttl: Option<Duration>,
+        /// What else is said of one that is made.
+        attributes: Vec<CookieAttribute>,
+    }
+}
+
+record! {
+    /// An attribute. **Source**: `networking.istio.io/v1.LoadBalancerSettings.ConsistentHashLB.HTTPCookie.Attribute`.
+    pub struct CookieAttribute {
+        /// Its name, such as `SameSite`.
+        name: String,
+        /// Its value, if it has one.
+        value: Option<String>,
     }
 }
 
@@ -209,6 +237,20 @@ record! {
         failover_priority: Vec<String>,
         /// Whether localities count. Default: true.
         enabled: Option<bool>,
+    }
+}
+
+record! {
+    /// The caller's own zone first. **Source**: `networking.istio.io/v1.ZoneAwareLoadBalancerSetting`.
+    pub struct ZoneAwareLb {
+        /// Default: true.
+        enabled: Option<bool>,
+        /// Which region takes over.
+        failover: Vec<Failover>,
+        /// Labels that must be equal, from the most to the least important.
+        failover_priority: Vec<String>,
+        /// With fewer endpoints zones do not count. Default: Envoy's, 6.
+        min_cluster_size: Option<u64>,
     }
 }
 
@@ -289,6 +331,18 @@ record! {
         use_client_protocol: Option<bool>,
         /// Streams at once per HTTP/2 connection.
         max_concurrent_streams: Option<u32>,
+        /// PINGs on HTTP/2 connections.
+        http2_keep_alive: Option<ConnectionKeepalive> = "http2KeepAlive",
+    }
+}
+
+record! {
+    /// PINGs. **Source**: `networking.istio.io/v1.ConnectionPoolSettings.HTTPSettings.ConnectionKeepalive`.
+    pub struct ConnectionKeepalive {
+        /// Between two.
+        interval: Option<Duration>,
+        /// How long the answer may take.
+        timeout: Option<Duration>,
     }
 }
 
@@ -383,5 +437,7 @@ record! {
         percent: Option<Percent>,
         /// That are always allowed. Default: 3.
         min_retry_concurrency: Option<u32>,
+        /// For how long a request counts. Default: while it is under way.
+        budget_interval: Option<Duration>,
     }
 }

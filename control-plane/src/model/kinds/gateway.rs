@@ -72,6 +72,10 @@ record! {
         credential_name: Option<String>,
         /// Several Secrets.
         credential_names: Vec<String>,
+        /// A Secret, or a ConfigMap, with who may sign clients' certificates. Default: the one of `credentialName`.
+        ca_cert_credential_name: Option<String>,
+        /// Several certificates in files, of different kinds of keys.
+        tls_certificates: Vec<CertificateFiles>,
         /// Names one of which a client's certificate must have.
         subject_alt_names: Vec<String>,
         /// SHA-256 of certificates that are accepted, in base64 of the key.
@@ -84,6 +88,18 @@ record! {
         max_protocol_version: TlsVersion,
         /// Cipher suites up to TLS 1.2.
         cipher_suites: Vec<String>,
+    }
+}
+
+record! {
+    /// A certificate in files. **Source**: `networking.istio.io/v1.ServerTLSSettings.TLSCertificate`.
+    pub struct CertificateFiles {
+        /// The chain.
+        server_certificate: Option<String>,
+        /// Its key.
+        private_key: Option<String>,
+        /// Who may sign clients' certificates.
+        ca_certificates: Option<String>,
     }
 }
 

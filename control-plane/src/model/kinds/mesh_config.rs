@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::destination_rule::{LocalityLb, TcpKeepalive};
+use super::destination_rule::{LocalityLb, TcpKeepalive, ZoneAwareLb};
 use super::service_entry::OutboundTrafficPolicy;
 use super::virtual_service::Retries;
 use crate::model::read::record;
@@ -30,6 +30,8 @@ record! {
         default_http_retry_policy: Option<Retries>,
         /// Localities, where a DestinationRule says nothing.
         locality_lb_setting: Option<LocalityLb>,
+        /// The caller's own zone first; goes before localities.
+        zone_aware_lb_setting: Option<ZoneAwareLb>,
         /// Who sees a Service that does not say so. Default: all.
         default_service_export_to: Vec<String>,
         /// Who sees a VirtualService that does not say so. Default: all.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::destination_rule::{ConnectionPool, WorkloadSelector};
+use super::gateway::ServerTls;
 use super::meta::Labels;
 use crate::model::read::{choice, record};
 
@@ -143,6 +144,8 @@ record! {
         capture_mode: CaptureMode,
         /// Limits.
         connection_pool: Option<ConnectionPool>,
+        /// TLS that ends here, where the mesh's own is disabled for the port.
+        tls: Option<ServerTls>,
     }
 }
 

@@ -10,7 +10,7 @@ use super::super::names;
 use super::super::policy::Policy;
 use super::super::wire::{self, bool_value, duration, u32_value};
 use super::{Rules, retry};
-use crate::model::kinds::destination_rule::{ConsistentHash, SimpleLb, Subset, TrafficPolicy};
+use crate::model::kinds::destination_rule::{ConsistentHash, CookieAttribute, SimpleLb, Subset, TrafficPolicy};
 use crate::model::kinds::virtual_service::{
     Destination, DirectResponse, Headers, HttpDestination, HttpMatch, HttpRedirect, HttpRewrite, HttpRoute, StringMatch,
 };
@@ -203,7 +203,7 @@ fn hash_policy(of: &ConsistentHash) -> Option<route_action::HashPolicy> {
             name: cookie.name.clone(),
             ttl: cookie.ttl.and_then(duration),
             path: cookie.path.clone().unwrap_or_default(),
-            ..Default::default()
+            attributes: cookie.attributes.iter().map(attribute).collect(),
         })
     } else if let Some(name) = &of.http_query_parameter_name {
         PolicySpecifier::QueryParameter(QueryParameter { name: name.clone() })
@@ -213,6 +213,10 @@ fn hash_policy(of: &ConsistentHash) -> Option<route_action::HashPolicy> {
         return None;
     };
     Some(route_action::HashPolicy { policy_specifier: Some(specifier), ..Default::default() })
+}
+
+fn attribute(of: &CookieAttribute) -> route_action::hash_policy::CookieAttribute {
+    route_action::hash_policy::CookieAttribute { name: of.name.clone(), value: of.value.clone().unwrap_or_default() }
 }
 
 /// The host that header operations set: that is a rewrite.

@@ -51,6 +51,9 @@ fn priority(c: &Ctx<'_>, t: &pb::circuit_breakers::Thresholds) -> Out<RoutingPri
 fn breaker(c: &Ctx<'_>, t: &pb::circuit_breakers::Thresholds) -> Out<CircuitBreaker> {
     let default = CircuitBreaker::default();
     let retry_budget = c.opt("retry_budget", &t.retry_budget, |c, b| {
+        if b.budget_interval.is_some() {
+            c.field("budget_interval").warn("has no effect: the budget is of the requests under way");
+        }
         Ok(RetryBudget {
             percent: c.opt("budget_percent", &b.budget_percent, value::percent)?.unwrap_or(20.0),
             min_concurrency: value::u32_or(&b.min_retry_concurrency, 3),

@@ -7,8 +7,8 @@ use weft_proto::pb::envoy::r#type::v3 as types;
 use weft_proto::pb::google::protobuf as wkt;
 
 use super::ctx::{Ctx, Out};
-use super::{access_log, source, value};
-use crate::config::{HashPolicy, HashPolicyKind, OnDemandClusters, TcpCluster, TcpProxy, WeightedTcpCluster};
+use super::{access_log, headers, source, value};
+use crate::config::{HashPolicy, HashPolicyKind, OnDemandClusters, TcpCluster, TcpProxy, Tunnel, WeightedTcpCluster};
 
 /// Envoy's `idle_timeout`.
 const DEFAULT_IDLE: Duration = Duration::from_secs(3600);
@@ -21,6 +21,7 @@ pub(super) fn tcp_proxy(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<TcpProxy> {
     let stat_prefix = c.non_empty("stat_prefix", &p.stat_prefix);
     let cluster = cluster(c, p);
     let on_demand = c.opt("on_demand", &p.on_demand, on_demand);
+    let tunnel = c.opt("tunneling_config", &p.tunneling_config, tunnel);
     let access_log = c.each("access_log", &p.access_log, access_log::access_log);
     let backoff =
         c.opt("backoff_options", &p.backoff_options, |c, b| value::back_off(c, &b.base_interval, &b.max_interval));
@@ -38,6 +39,7 @@ pub(super) fn tcp_proxy(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<TcpProxy> {
         stat_prefix: stat_prefix?,
         cluster: cluster?,
         on_demand: on_demand?.flatten(),
+        tunnel: tunnel?,
         metadata_match: p.metadata_match.as_ref().map(value::metadata),
         idle_timeout: c.timeout("idle_timeout", &p.idle_timeout, Some(DEFAULT_IDLE))?,
         downstream_idle_timeout: c.timeout("downstream_idle_timeout", &p.downstream_idle_timeout, None)?,
@@ -55,9 +57,6 @@ pub(super) fn tcp_proxy(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<TcpProxy> {
 
 /// Each of these changes where bytes go or what stands before them.
 fn refuse_other_modes(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<()> {
-    if p.tunneling_config.is_some() {
-        return c.field("tunneling_config").unsupported("tunnelling");
-    }
     if !p.proxy_protocol_tlvs.is_empty() {
         return c.field("proxy_protocol_tlvs").unsupported("adding PROXY protocol TLVs");
     }
@@ -65,6 +64,23 @@ fn refuse_other_modes(c: &Ctx<'_>, p: &pb::TcpProxy) -> Out<()> {
         return c.field("upstream_connect_mode").unsupported("any mode but IMMEDIATE");
     }
     Ok(())
+}
+
+fn tunnel(c: &Ctx<'_>, t: &pb::tcp_proxy::TunnelingConfig) -> Out<Tunnel> {
+    let unsupported = [
+        ("use_post", t.use_post),
+        ("propagate_response_headers", t.propagate_response_headers),
+        ("propagate_response_trailers", t.propagate_response_trailers),
+    ];
+    if let Some((field, _)) = unsupported.into_iter().find(|(_, set)| *set) {
+        return c.field(field).unsupported("anything but CONNECT with an answer that is not kept");
+    }
+    c.field("post_path")
+        .ensure(t.post_path.is_empty(), || "Can't set a post path when POST method isn't used".into())?;
+    Ok(Tunnel {
+        hostname: c.non_empty("hostname", &t.hostname)?,
+        headers_to_add: headers::to_add(c, "headers_to_add", &t.headers_to_add)?,
+    })
 }
 
 fn on_demand(c: &Ctx<'_>, o: &pb::tcp_proxy::OnDemand) -> Out<Option<OnDemandClusters>> {

@@ -89,7 +89,7 @@ fn tcp_proxy_settings() {
 
 #[test]
 fn bad_network_filters() {
-    let cases: [(Value, &str, &str); 11] = [
+    let cases: [(Value, &str, &str); 12] = [
         (
             json!([tcp(json!({ "stat_prefix": "" }))]),
             "[0].typed_config.stat_prefix",
@@ -116,9 +116,14 @@ fn bad_network_filters() {
             "Only one of flush_access_log_on_connected or access_log_options can be specified.",
         ),
         (
-            json!([tcp(json!({ "tunneling_config": { "hostname": "x" } }))]),
-            "[0].typed_config.tunneling_config",
-            "tunnelling is not supported",
+            json!([tcp(json!({ "tunneling_config": { "hostname": "" } }))]),
+            "[0].typed_config.tunneling_config.hostname",
+            "value length must be at least 1 characters",
+        ),
+        (
+            json!([tcp(json!({ "tunneling_config": { "hostname": "x", "use_post": true } }))]),
+            "[0].typed_config.tunneling_config.use_post",
+            "anything but CONNECT with an answer that is not kept is not supported",
         ),
         (
             json!([tcp(json!({})), tcp(json!({}))]),
