@@ -9,6 +9,7 @@
 pub mod admin;
 pub mod ads;
 pub mod bookinfo;
+pub mod browser;
 pub mod client;
 pub mod config;
 pub mod control_plane;

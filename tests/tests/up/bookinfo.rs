@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
+use base64::Engine as _;
+use weft_tests::browser::Browser;
 use weft_tests::locate::skipped;
 use weft_tests::up::Up;
 use weft_tests::wait::{PATIENCE, eventually};
@@ -71,6 +73,52 @@ async fn between_pods_everything_is_mutual_tls() -> Result<()> {
     // Each page is a request and an answer at least, on each side of productpage.
     ensure!(pages > 5 && tls > pages && plain == 0, "{pages} pages: {plain} packets in plaintext, {tls} of TLS");
     Ok(())
+}
+
+/// What a person sees: the stars of each version, before and after signing in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_shows_in_a_browser() -> Result<()> {
+    const TEST: &str = "the page in a browser";
+    let Some(mesh) = Up::start(TEST, &sample()?).await? else { return Ok(()) };
+    let Some(browser) = Browser::start(TEST).await? else { return Ok(()) };
+    let page = format!("http://{}:8080/productpage", mesh.listen);
+    let shown = || async {
+        browser.open(&page).await?;
+        let version = browser.texts("#version").await?.pop().unwrap_or_default();
+        Ok::<_, anyhow::Error>((version, browser.texts(".stars").await?))
+    };
+
+    // Half of the pages have reviews v1, without stars, half v3, in red: after 60 each was there, in all but 1 of 10^17 runs.
+    let mut seen = BTreeMap::new();
+    for _ in 0..60 {
+        let (version, stars) = shown().await?;
+        if version == "v3" && !seen.contains_key("v3") {
+            ensure!(browser.style(".stars", "color").await? == "rgba(198, 40, 40, 1)");
+        }
+        seen.insert(version, stars);
+        if seen.len() == 2 {
+            break;
+        }
+    }
+    let stars = vec!["★★★★★".to_owned(), "★★★★☆".to_owned()];
+    ensure!(seen == BTreeMap::from([("v1".to_owned(), Vec::new()), ("v3".to_owned(), stars.clone())]), "{seen:?}");
+    ensure!(browser.texts("dd").await?.contains(&"William Shakespeare".to_owned()));
+
+    // Jason has v2, in black.
+    browser.fill("input[name=username]", "jason").await?;
+    browser.click("form.user button").await?;
+    for _ in 0..5 {
+        ensure!(shown().await? == ("v2".to_owned(), stars.clone()));
+    }
+    ensure!(browser.style(".stars", "color").await? == "rgba(29, 36, 51, 1)");
+    ensure!(browser.texts("form.user").await?.iter().any(|text| text.contains("jason")));
+    if let Some(to) = std::env::var_os("WEFT_SCREENSHOT") {
+        let image = base64::engine::general_purpose::STANDARD.decode(browser.screenshot().await?)?;
+        std::fs::write(to, image)?;
+    }
+    browser.click("form.user button").await?;
+    ensure!(shown().await?.0 != "v2", "signed out");
+    browser.close().await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
