@@ -12,6 +12,7 @@ mod clock;
 pub mod cluster;
 pub mod config;
 pub mod drain;
+pub mod ext_authz;
 pub mod http;
 pub mod identity;
 pub mod jwt;

@@ -8,6 +8,8 @@
 mod address;
 #[path = "parity/admin.rs"]
 mod admin;
+#[path = "parity/authz.rs"]
+mod authz;
 #[path = "parity/fault.rs"]
 mod fault;
 #[path = "parity/filters.rs"]

@@ -1,8 +1,12 @@
 //! `cluster.<name>.*`.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use crate::ext_authz::ClusterCounts;
 use crate::stats::{CodeStats, Counter, Gauge, Histogram, Scope, Unit};
 
 macro_rules! cluster_stats {
@@ -21,6 +25,10 @@ macro_rules! cluster_stats {
             retry: OnceLock<CodeStats>,
             internal: OnceLock<Origin>,
             external: OnceLock<Origin>,
+            /// `ext_authz.*`: what filters without a stat prefix of their own counted here.
+            authz: OnceLock<ClusterCounts>,
+            /// The same of those with one.
+            prefixed_authz: Mutex<BTreeMap<Box<str>, Arc<ClusterCounts>>>,
             /// The scope, for stats made later.
             pub scope: Scope,
         }
@@ -39,6 +47,8 @@ macro_rules! cluster_stats {
                     retry: OnceLock::new(),
                     internal: OnceLock::new(),
                     external: OnceLock::new(),
+                    authz: OnceLock::new(),
+                    prefixed_authz: Mutex::default(),
                     scope,
                 }
             }
@@ -98,6 +108,21 @@ impl ClusterStats {
                 time: scope.histogram("upstream_rq_time", Unit::Milliseconds),
             }
         })
+    }
+
+    /// Counts what an external authorization said of a request to this cluster; `prefix`: the filter's, mostly none.
+    pub(crate) fn authorized(&self, prefix: &str, what: crate::ext_authz::Count) {
+        if prefix.is_empty() {
+            return self.authz.get_or_init(|| ClusterCounts::new(&self.scope, "")).count(what);
+        }
+        // Few filters have a prefix, and what they ask takes longer than a look-up.
+        let mut all = self.prefixed_authz.lock();
+        let counts = match all.get(prefix) {
+            Some(counts) => counts.clone(),
+            None => all.entry(prefix.into()).or_insert(Arc::new(ClusterCounts::new(&self.scope, prefix))).clone(),
+        };
+        drop(all);
+        counts.count(what);
     }
 
     /// Makes host counts be there, as they are.

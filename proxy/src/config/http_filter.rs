@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AccessLog, ConfigSource, Cors, Fault, HeaderMatcher, HeaderMutations, HttpRbac, JwtAuthn, JwtPerRoute, PerMillion,
+    AccessLog, AuthzPerRoute, ConfigSource, Cors, ExtAuthz, Fault, HeaderMatcher, HeaderMutations, HttpRbac, JwtAuthn,
+    JwtPerRoute, PerMillion,
 };
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
@@ -37,6 +38,8 @@ pub enum HttpFilterKind {
     Rbac(Box<HttpRbac>),
     /// `jwt_authn.v3.JwtAuthentication`.
     Jwt(Box<JwtAuthn>),
+    /// `ext_authz.v3.ExtAuthz`.
+    ExtAuthz(Box<ExtAuthz>),
     /// `grpc_web.v3.GrpcWeb`.
     GrpcWeb,
     /// `grpc_stats.v3.FilterConfig`.
@@ -181,4 +184,6 @@ pub enum PerFilterConfig {
     Rbac(Box<HttpRbac>),
     /// `jwt_authn.v3.PerRouteConfig`.
     Jwt(JwtPerRoute),
+    /// `ext_authz.v3.ExtAuthzPerRoute`.
+    ExtAuthz(Box<AuthzPerRoute>),
 }

@@ -195,9 +195,13 @@ impl Mutations {
 
     /// Applies them to headers of any other kind.
     pub fn apply_to(&self, ctx: &StreamCtx, headers: &mut HeaderMap) {
+        self.apply_in(&ctx.log_context(LogType::NotSet), headers);
+    }
+
+    /// As [`Mutations::apply_to`], where there may be no request.
+    pub fn apply_in(&self, ctx: &LogContext<'_>, headers: &mut HeaderMap) {
         for op in &self.0 {
-            let computed = computed(op, || ctx.log_context(LogType::NotSet));
-            apply(op, computed, headers);
+            apply(op, computed(op, || *ctx), headers);
         }
     }
 }

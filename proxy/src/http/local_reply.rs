@@ -60,6 +60,7 @@ pub fn with_headers(
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
     }
+    super::filter::apply_edits(&mut ctx, &mut head.headers, None);
     super::manager::finish_response(&mut ctx, &mut head, true);
     let body = super::filter::limit(&ctx, Body::from_bytes(body), None);
     Reply { close, ..Reply::new(ctx, head, body, true) }

@@ -3,6 +3,7 @@
 use http::HeaderValue;
 
 use super::body::Body;
+use super::call::Sending;
 use super::headers::Mutations;
 use super::manager::split_port;
 use super::replay::Replay;
@@ -13,7 +14,6 @@ use crate::cluster::{Cluster, Clusters, lb};
 use crate::config::{self, ConfigError};
 use crate::runtime::Fraction;
 use crate::stream_info::StreamInfo;
-use crate::upstream::attempt::{self, Books, Via};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,26 +96,13 @@ async fn send(
     worker: usize,
     random: u64,
 ) {
-    let destination = cluster.destination(Some(&head.headers), info);
-    let Some(host) = cluster.pick(worker, &lb::Request { random, destination, ..lb::Request::default() }) else {
-        cluster.stats.upstream_cx_none_healthy.inc();
-        return;
-    };
-    let mut books = Books::new(&cluster, &host);
-    let via = Via { cluster: &cluster, host: &host, worker, high: false, downstream: 0, tunnel: false };
-    let result = match attempt::connect(&via, &head, info).await {
-        Ok((connection, permit)) => {
-            books.sent(permit);
-            attempt::exchange(connection, &head, body, info).await
-        }
-        Err(e) => Err(e),
-    };
+    let Some(mut sending) = Sending::begin(&cluster, Some(&head.headers), info, worker, random) else { return };
     // Envoy's mirrors count as internal requests.
-    match result {
+    match sending.exchange(&head, body, info).await {
         Ok((response, mut body)) => {
             cluster.stats.answered(response.status.as_u16(), true);
             while let Some(Ok(_)) = body.frame().await {}
-            books.complete(true);
+            sending.books.complete(true);
         }
         Err(_) => cluster.stats.answered(503, true),
     }

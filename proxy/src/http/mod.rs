@@ -2,10 +2,12 @@
 
 mod attempts;
 pub mod body;
+pub(crate) mod call;
 pub mod codec_stats;
 pub mod connection;
 mod failure;
 pub mod filter;
+pub(crate) mod grpc_client;
 pub mod h1;
 pub mod h2;
 pub mod head;

@@ -39,6 +39,8 @@ pub struct StreamCtx {
     pub grpc_web: Option<bool>,
     /// Faults it was given.
     pub faults: Option<Box<super::filter::ActiveFaults>>,
+    /// What filters add to its answer.
+    pub edits: Vec<super::filter::Edits>,
     /// Its attempt's place among the requests under way.
     pub books: Option<Books>,
     /// Time limits, shared with the codec.
@@ -100,6 +102,7 @@ impl StreamCtx {
             random,
             grpc_web: None,
             faults: None,
+            edits: Vec::new(),
             books: None,
             limits: Arc::default(),
             local_body: String::new(),

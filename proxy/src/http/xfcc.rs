@@ -73,7 +73,7 @@ fn element(details: &ClientCertDetails, local: Option<&PeerCertificate>, peer: &
 }
 
 /// PEM, URL-encoded with the few escapes that Envoy uses.
-fn url_pem(der: &[u8]) -> String {
+pub(crate) fn url_pem(der: &[u8]) -> String {
     /// Characters of a PEM line (RFC 7468).
     const LINE: usize = 64;
     let base64 = STANDARD.encode(der);

@@ -13,6 +13,7 @@
 mod cells;
 mod codes;
 mod histogram;
+mod lazy;
 mod metric;
 mod output;
 mod registry;
@@ -22,6 +23,7 @@ mod store;
 pub use cells::set_slot;
 pub use codes::CodeStats;
 pub use histogram::{Histogram, Unit};
+pub use lazy::LazyCounters;
 pub use metric::{Counter, Gauge, TextReadout};
 pub use output::{HistogramView, Query, StatType};
 pub use scope::Scope;

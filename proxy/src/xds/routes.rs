@@ -139,6 +139,7 @@ impl State {
         Environment {
             clusters: validate_clusters.then(|| known.cloned().collect()),
             node_id: self.environment.node_id.clone(),
+            node_metadata: self.environment.node_metadata.clone(),
             secrets: self.environment.secrets.clone(),
         }
     }

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::script::Answer;
+use super::service::Method;
 use super::{Journal, show};
 use crate::client::Socket;
 use crate::message::Reader;
@@ -82,8 +83,8 @@ pub(super) async fn serve(stream: Rewound, name: &str, journal: &Journal) {
 
 async fn one(
     request: Request<RecvStream>,
-    mut respond: server::SendResponse<Bytes>,
-    answer: Answer,
+    respond: server::SendResponse<Bytes>,
+    mut answer: Answer,
     name: &str,
     journal: &Journal,
 ) -> Result<(), h2::Error> {
@@ -101,6 +102,19 @@ async fn one(
         let trailers = body.trailers().await?;
         journal.fill(slot, &entry(&start, &head.headers, &bytes, trailers.as_ref()));
     }
+    if let Some(method) = Method::at(head.uri.path()) {
+        let (message, scripted) = method.read(&bytes);
+        journal.fill(slot, &format!("{}\n    {message}", entry(&start, &head.headers, &[], None)));
+        answer = scripted;
+    }
+    respond_with(respond, &answer, head.method.as_str()).await
+}
+
+async fn respond_with(
+    mut respond: server::SendResponse<Bytes>,
+    answer: &Answer,
+    method: &str,
+) -> Result<(), h2::Error> {
     tokio::time::sleep(answer.delay).await;
     if answer.reset || answer.refuse {
         respond.send_reset(if answer.refuse { Reason::REFUSED_STREAM } else { Reason::INTERNAL_ERROR });
@@ -109,7 +123,7 @@ async fn one(
     let mut response = Response::new(());
     *response.status_mut() = http::StatusCode::from_u16(answer.status).unwrap_or(http::StatusCode::OK);
     *response.headers_mut() = fields(&answer.headers);
-    let empty = answer.bodiless(head.method.as_str()) || answer.body.is_empty();
+    let empty = answer.bodiless(method) || answer.body.is_empty();
     let mut stream = respond.send_response(response, empty && answer.trailers.is_empty())?;
     if !empty {
         tokio::time::sleep(answer.stall).await;

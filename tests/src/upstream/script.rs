@@ -4,7 +4,8 @@
 //! separated by `,`: a status; `body=TEXT`; `size=BYTES`; `h=NAME:VALUE`; `t=NAME:VALUE` (a trailer); `delay=MS`;
 //! `stall=MS` (between head and body); `chunked`; `continue` and `hints` (a 100 or 103 in front); `close`
 //! (without an answer), `reset` (TCP RST or `RST_STREAM`), `refuse` (`REFUSED_STREAM`), `cut` (half the body, then
-//! close); `end` (close after the answer); `early` (answer before the body is read); `raw=HEX` (these bytes).
+//! close); `end` (close after the answer); `early` (answer before the body is read); `raw=HEX` (these bytes);
+//! `grpc=HEX` (this message, and gRPC's status 0).
 
 use std::time::Duration;
 
@@ -77,12 +78,20 @@ impl Answer {
             "end" => self.end = true,
             "early" => self.early = true,
             "raw" => self.raw = Some(unhex(value)),
+            "grpc" => self.message(&unhex(value)),
             _ => {
                 if let Ok(status) = key.parse() {
                     self.status = status;
                 }
             }
         }
+    }
+
+    fn message(&mut self, message: &[u8]) {
+        let length = u32::try_from(message.len()).unwrap_or(0);
+        self.body = [&[0][..], &length.to_be_bytes(), message].concat();
+        self.headers.push(("content-type".into(), "application/grpc".into()));
+        self.trailers.push(("grpc-status".into(), "0".into()));
     }
 
     /// Whether a response with this status to this method has no body.

@@ -65,6 +65,12 @@ pub(super) fn to_add(c: &Ctx<'_>, field: &'static str, add: &[core::HeaderValueO
     c.each(field, add, append).map(HeaderMutations)
 }
 
+/// A header field that takes the place of those of its name.
+pub(super) fn set(c: &Ctx<'_>, h: &core::HeaderValue) -> Out<HeaderMutation> {
+    let (name, value) = header_value(c, h)?;
+    Ok(HeaderMutation::Append { name, value, action: AppendAction::OverwriteIfExistsOrAdd, keep_empty: false })
+}
+
 /// Mutations of the `header_mutation` extension family, in order.
 pub(super) fn mutations(c: &Ctx<'_>, field: &'static str, list: &[rules::HeaderMutation]) -> Out<HeaderMutations> {
     use rules::header_mutation::Action as A;

@@ -37,6 +37,7 @@ pub(super) fn extensions(c: &Ctx<'_>, all: &[TypedExtensionConfig]) -> Out<Optio
 
 fn identity(c: &Ctx<'_>, i: &own::WorkloadIdentity) -> Out<WorkloadIdentity> {
     let ca = c.required("ca", &i.ca, |c, service| {
+        source::without_effect(c, service);
         let (target, (back_off_base, back_off_max)) = source::target(c, service)?;
         if !matches!(target, GrpcTarget::Envoy { .. }) {
             return c.field("google_grpc").unsupported("an authority outside the clusters of the bootstrap");

@@ -16,6 +16,7 @@ mod cors;
 mod ctx;
 mod discovery;
 mod endpoint;
+mod ext_authz;
 mod extension;
 mod fault;
 mod filter_chain;
@@ -44,6 +45,7 @@ mod route_config;
 mod route_match;
 mod runtime;
 mod secret;
+mod service;
 mod source;
 mod stats;
 mod tcp_proxy;
@@ -84,6 +86,8 @@ use super::{
 pub struct Environment {
     /// `node.id`, for `proxy_status_config.use_node_id`.
     pub node_id: String,
+    /// `node.metadata`, for what is configured to be taken from it.
+    pub node_metadata: serde_json::Value,
     /// Clusters that routes may name; absent: not known, so not checked.
     pub clusters: Option<HashSet<String>>,
     /// Static secrets that TLS contexts may name; absent: not known, so not checked.
@@ -95,6 +99,7 @@ impl Environment {
     pub fn of(bootstrap: &Bootstrap) -> Self {
         Environment {
             node_id: bootstrap.node.id.clone(),
+            node_metadata: bootstrap.node.metadata.clone(),
             clusters: Some(bootstrap.clusters.iter().map(|c| c.name.clone()).collect()),
             secrets: Some(bootstrap.secrets.iter().map(|s| (secret::kind(&s.kind), s.name.clone())).collect()),
         }
@@ -166,6 +171,7 @@ pub fn bootstrap(b: &PbBootstrap, overrides: &NodeOverrides) -> Result<Converted
     let resources = b.static_resources.as_ref();
     let env = Environment {
         node_id: node.id.clone(),
+        node_metadata: node.metadata.clone(),
         clusters: Some(resources.iter().flat_map(|r| &r.clusters).map(|c| c.name.clone()).collect()),
         secrets: Some(resources.iter().flat_map(|r| &r.secrets).filter_map(secret::key).collect()),
     };

@@ -9,11 +9,12 @@ use weft_proto::pb::envoy::extensions::filters::http::{
 use weft_proto::pb::google::protobuf::Any;
 
 use super::ctx::{Ctx, Out, type_name};
-use super::{cors, fault, http_filter, jwt, rbac};
+use super::{cors, ext_authz, fault, http_filter, jwt, rbac};
 use crate::config::{PerFilter, PerFilterConfig};
 
 /// Filters known here that take nothing per route.
-const NOT_PER_ROUTE: [&str; 8] = [
+const NOT_PER_ROUTE: [&str; 9] = [
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
     "envoy.extensions.filters.http.rbac.v3.RBAC",
     "envoy.extensions.filters.http.on_demand.v3.OnDemand",
@@ -75,6 +76,9 @@ fn config(c: &Ctx<'_>, name: &str, any: &Any, optional: bool) -> Out<Option<PerF
         }
         "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig" => {
             PerFilterConfig::Jwt(jwt::per_route(c, &c.unpack(any)?)?)
+        }
+        "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute" => {
+            PerFilterConfig::ExtAuthz(Box::new(ext_authz::per_route(c, &c.unpack(any)?)?))
         }
         "envoy.extensions.filters.http.on_demand.v3.PerRouteConfig" => {
             let per_route: on_demand::PerRouteConfig = c.unpack(any)?;

@@ -114,6 +114,7 @@ fn api(c: &Ctx<'_>, a: &core::ApiConfigSource, stream: Stream) -> Out<ApiConfigS
         ));
     };
     let here = c.index("grpc_services", 0);
+    without_effect(&here, service);
     let (target, back_off) = target(&here, service)?;
     Ok(ApiConfigSource {
         delta,
@@ -124,6 +125,25 @@ fn api(c: &Ctx<'_>, a: &core::ApiConfigSource, stream: Stream) -> Out<ApiConfigS
         rate_limit: c.opt("rate_limit_settings", &a.rate_limit_settings, rate_limit)?,
         metadata: metadata(&here, service)?,
     })
+}
+
+/// What says nothing about a stream of discovery.
+pub(super) fn without_effect(c: &Ctx<'_>, g: &core::GrpcService) {
+    let warn = |c: &Ctx<'_>, set: bool, why: &str| {
+        if set {
+            c.warn(format!("has no effect: {why}"));
+        }
+    };
+    warn(&c.field("timeout"), g.timeout.is_some(), "a stream of discovery has no end");
+    warn(&c.field("retry_policy"), g.retry_policy.is_some(), "envoy_grpc.retry_policy says when a stream begins anew");
+    if let Some(grpc_service::TargetSpecifier::EnvoyGrpc(e)) = &g.target_specifier {
+        let c = c.field("envoy_grpc");
+        warn(&c.field("skip_envoy_headers"), e.skip_envoy_headers, "none are sent");
+        let limit = &c.field("max_receive_message_length");
+        warn(limit, e.max_receive_message_length.is_some(), "messages of up to 256 MiB are taken");
+        let again = e.retry_policy.as_ref().is_some_and(|r| r.num_retries.is_some() || !r.retry_on.is_empty());
+        warn(&c.field("retry_policy"), again, "a stream always begins anew; only retry_back_off counts");
+    }
 }
 
 /// The headers of calls to a gRPC service.

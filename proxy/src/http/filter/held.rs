@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 use crate::http::body::{Body, BodyError, Frame};
+use crate::http::connection::Reply;
 use crate::http::stream::StreamCtx;
 
 /// How much is read ahead unless the route says otherwise: Envoy's `per_connection_buffer_limit_bytes` by default.
@@ -53,6 +54,37 @@ impl HeldBody {
         }
     }
 
+    /// Reads until `bytes` have come, or all of it.
+    pub(super) async fn read_to(&mut self, bytes: u64) {
+        self.limit = self.limit.max(bytes);
+        poll_fn(|cx| {
+            self.read(cx);
+            if self.ended || self.bytes >= bytes { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// How many bytes have come.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The first `max` bytes of what has come.
+    pub(super) fn beginning(&self, max: u64) -> Vec<u8> {
+        let mut all = Vec::new();
+        let data = self.frames.iter().filter_map(|f| if let Ok(Frame::Data(data)) = f { Some(data) } else { None });
+        for data in data {
+            let room = usize::try_from(max).unwrap_or(usize::MAX).saturating_sub(all.len());
+            all.extend_from_slice(&data[..data.len().min(room)]);
+        }
+        all
+    }
+
+    /// Why no more of it comes, where it broke.
+    pub(super) fn error(&self) -> Option<BodyError> {
+        self.frames.back().and_then(|frame| frame.as_ref().err()).copied()
+    }
+
     /// Whether all of it has come.
     pub(super) fn is_complete(&self) -> bool {
         self.ended && !matches!(self.frames.back(), Some(Err(_)))
@@ -79,6 +111,30 @@ impl HeldBody {
             None if self.ended => Poll::Ready(None),
             None => self.body.poll_frame(cx),
         }
+    }
+}
+
+/// Waits while a filter holds a request; a time limit of the stream ends that.
+///
+/// # Errors
+/// The answer, where the request goes no further.
+#[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
+pub(super) async fn until<T>(
+    ctx: Box<StreamCtx>,
+    body: &mut HeldBody,
+    wait: impl Future<Output = T>,
+) -> Result<(Box<StreamCtx>, T), Reply> {
+    let limits = ctx.limits.clone();
+    let wait = async {
+        tokio::select! {
+            biased;
+            done = wait => Ok(done),
+            limit = limits.expired() => Err(limit),
+        }
+    };
+    match body.during(wait).await {
+        Ok(done) => Ok((ctx, done)),
+        Err(limit) => Err(limit.reply(ctx, body.is_complete())),
     }
 }
 

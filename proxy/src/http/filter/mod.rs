@@ -6,6 +6,8 @@
 mod buffer;
 mod cors;
 mod discovered;
+mod edits;
+mod ext_authz;
 mod fault;
 mod grpc_stats;
 mod grpc_web;
@@ -19,6 +21,8 @@ mod trailers;
 pub use self::cors::Policy;
 pub(in crate::http) use self::discovered::of;
 pub use self::discovered::{DiscoveredFilters, ExtensionStats};
+pub use self::edits::Edits;
+pub(in crate::http) use self::edits::apply as apply_edits;
 pub(in crate::http) use self::fault::limit;
 pub use self::fault::{Active as ActiveFaults, LimitedBody};
 pub use self::held::HeldBody;
@@ -35,6 +39,7 @@ use super::head::ResponseHead;
 use super::headers::Mutations;
 use super::stream::StreamCtx;
 use crate::app::Parts;
+use crate::cluster::Clusters;
 use crate::config::{self, ConfigError, HttpFilterKind, PerFilter, PerFilterConfig};
 use crate::http::HeaderMap;
 use crate::runtime::Runtime;
@@ -65,6 +70,7 @@ enum Kind {
     Fault(Box<fault::Fault>),
     Rbac(Box<rbac::Rbac>),
     Jwt(Box<jwt::Jwt>),
+    ExtAuthz(Box<ext_authz::ExtAuthz>),
     GrpcWeb,
     GrpcStats(grpc_stats::GrpcStats),
     OnDemand(Box<on_demand::OnDemand>),
@@ -103,6 +109,7 @@ enum Override {
     Fault(Box<fault::Settings>),
     Rbac(Box<rbac::Settings>),
     Jwt(config::JwtPerRoute),
+    ExtAuthz(Box<ext_authz::Settings>),
     OnDemand(Option<Box<config::OnDemandClusters>>),
 }
 
@@ -111,6 +118,7 @@ enum Override {
 pub struct Chain {
     filters: Vec<Arc<Filter>>,
     runtime: Arc<Runtime>,
+    clusters: Arc<Clusters>,
     /// The connection manager's.
     scope: Scope,
     /// The router's settings.
@@ -135,6 +143,7 @@ impl Chain {
         let mut chain = Chain {
             filters: Vec::new(),
             runtime: parts.runtime.clone(),
+            clusters: parts.clusters.clone(),
             scope: scope.clone(),
             router: config::RouterFilter::default(),
         };
@@ -162,6 +171,9 @@ impl Chain {
             HttpFilterKind::Fault(c) => Kind::Fault(Box::new(fault::Fault::new(name, c, scope, &parts.runtime))),
             HttpFilterKind::Rbac(c) => Kind::Rbac(Box::new(rbac::Rbac::new(c, scope))),
             HttpFilterKind::Jwt(c) => Kind::Jwt(Box::new(jwt::Jwt::new(c, scope)?)),
+            HttpFilterKind::ExtAuthz(c) => {
+                Kind::ExtAuthz(Box::new(ext_authz::ExtAuthz::new(c, scope, &parts.runtime, &parts.clusters)?))
+            }
             HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
             HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
             HttpFilterKind::OnDemand(c) => {
@@ -224,6 +236,7 @@ impl Chain {
             PerFilterConfig::Fault(c) => Override::Fault(Box::new(fault::Settings::new(c, &self.runtime))),
             PerFilterConfig::OnDemand(c) => Override::OnDemand(c.clone()),
             PerFilterConfig::Jwt(c) => Override::Jwt(c.clone()),
+            PerFilterConfig::ExtAuthz(c) => Override::ExtAuthz(Box::new(ext_authz::Settings::new(c, &self.clusters)?)),
             PerFilterConfig::Rbac(c) => {
                 let of_chain = if let Kind::Rbac(r) = &filter.kind { Some(&**r) } else { None };
                 Override::Rbac(Box::new(rbac::Settings::of_route(c, &self.scope, of_chain)))
@@ -265,7 +278,11 @@ impl Chain {
 
 /// The overrides of a request's route for filter `i`, least specific first.
 fn slots(ctx: &StreamCtx, i: usize) -> impl DoubleEndedIterator<Item = &Slot> {
-    let route = ctx.route.as_ref();
+    slots_of(ctx.route.as_ref(), i)
+}
+
+/// The same of a route.
+fn slots_of(route: Option<&super::route::Matched>, i: usize) -> impl DoubleEndedIterator<Item = &Slot> {
     let entry = route.and_then(|m| m.entry.overrides.0.get(i)?.as_ref());
     let weighted = route.and_then(|m| match (&m.entry.kind, m.choice) {
         (super::route::Kind::Forward(f), Some(c)) => f.overrides(c)?.0.get(i)?.as_ref(),
@@ -315,6 +332,12 @@ impl Filter {
             },
             Kind::Rbac(r) => r.request(ctx, body, i),
             Kind::Jwt(j) => j.request(ctx, body, i),
+            Kind::ExtAuthz(e) => match e.asks(&ctx, i) {
+                ext_authz::Asks::No => Flow::Continue(ctx, body),
+                ext_authz::Asks::Refused => Flow::Answer(e.refused(ctx)),
+                // The futures of requests that nobody is asked about should not be larger for it.
+                ext_authz::Asks::Yes => Box::pin(e.request(ctx, body, i)).await,
+            },
             Kind::GrpcWeb => grpc_web::request(ctx, body),
             Kind::GrpcStats(g) => {
                 let body = g.request(&ctx, body);
@@ -350,6 +373,10 @@ impl Filter {
                 body
             }
             Kind::Fault(_) => fault::limit(ctx, body, Some(i)),
+            Kind::ExtAuthz(_) => {
+                edits::apply(ctx, &mut head.headers, Some(i));
+                body
+            }
             Kind::Buffer(_) | Kind::Rbac(_) | Kind::Jwt(_) | Kind::OnDemand(_) | Kind::Router | Kind::Missing => body,
         }
     }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::held::until;
 use super::{Flow, HeldBody, on_demand_settings};
 use crate::config::OnDemandClusters;
 use crate::http::body::Body;
@@ -43,11 +44,11 @@ impl OnDemand {
 
     async fn hold(&self, mut ctx: Box<StreamCtx>, body: &mut HeldBody, i: usize) -> Result<Box<StreamCtx>, Reply> {
         if let Some((wanted, limit)) = virtual_host(&ctx) {
-            ctx = until(ctx, body, self.asks.wait(wanted, limit)).await?;
+            (ctx, _) = until(ctx, body, self.asks.wait(wanted, limit)).await?;
             ctx = request::find_route(ctx)?;
         }
         match self.cluster(&ctx, i) {
-            Some((wanted, limit)) => until(ctx, body, self.asks.wait(wanted, Some(limit))).await,
+            Some((wanted, limit)) => Ok(until(ctx, body, self.asks.wait(wanted, Some(limit))).await?.0),
             None => Ok(ctx),
         }
     }
@@ -76,25 +77,4 @@ fn virtual_host(ctx: &StreamCtx) -> Option<(Wanted, Option<Duration>)> {
     let limit = manager.routes.with(|table| table.on_demand.filter(|_| !table.has_host(ctx)))?;
     let host = ctx.request.authority.as_ref()?.to_str().ok()?.to_ascii_lowercase();
     Some((Wanted::VirtualHost((rds.source.from.clone(), rds.name.clone()), host), limit))
-}
-
-/// Waits; a time limit of the stream ends that.
-#[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
-async fn until(
-    ctx: Box<StreamCtx>,
-    body: &mut HeldBody,
-    wait: impl Future<Output = bool>,
-) -> Result<Box<StreamCtx>, Reply> {
-    let limits = ctx.limits.clone();
-    let wait = async {
-        tokio::select! {
-            biased;
-            _answered = wait => None,
-            limit = limits.expired() => Some(limit),
-        }
-    };
-    match body.during(wait).await {
-        None => Ok(ctx),
-        Some(limit) => Err(limit.reply(ctx, body.is_complete())),
-    }
 }

@@ -1,6 +1,7 @@
 //! Small documents in, field paths and reasons out.
 
 mod access_log;
+mod authz;
 mod bootstrap;
 mod cluster;
 mod document;
