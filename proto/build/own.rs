@@ -7,7 +7,12 @@ use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResol
 use crate::Result;
 
 /// The files, under `proto/`.
-const FILES: [&str; 2] = ["istio/v1/auth/ca.proto", "weft/identity/v1/workload_identity.proto"];
+const FILES: [&str; 4] = [
+    "istio/peer_metadata/config.proto",
+    "istio/stats/config.proto",
+    "istio/v1/auth/ca.proto",
+    "weft/identity/v1/workload_identity.proto",
+];
 
 /// Their descriptor set, without what they import.
 pub(crate) fn compile(envoy: &[u8]) -> Result<Vec<u8>> {

@@ -42,6 +42,100 @@ pub mod istio_auth {
     }
 }
 
+/// `stats`: Istio's filter of standard metrics.
+pub mod stats {
+    use std::collections::HashMap;
+
+    /// The filter. **Source**: `stats.PluginConfig`, where its fields are described.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct PluginConfig {
+        /// The host that a request names is not taken for a service.
+        #[prost(bool, tag = "6")]
+        pub disable_host_header_fallback: bool,
+        /// What differs from the standard metrics.
+        #[prost(message, repeated, tag = "8")]
+        pub metrics: Vec<MetricConfig>,
+    }
+
+    /// What differs from the standard metrics. **Source**: `stats.MetricConfig`.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct MetricConfig {
+        /// Labels that are added or replaced, with expressions.
+        #[prost(map = "string, string", tag = "1")]
+        pub dimensions: HashMap<String, String>,
+        /// The metric, without `istio_`; empty: all.
+        #[prost(string, tag = "2")]
+        pub name: String,
+        /// Labels that are left out.
+        #[prost(string, repeated, tag = "3")]
+        pub tags_to_remove: Vec<String>,
+        /// The metric is left out.
+        #[prost(bool, tag = "5")]
+        pub drop: bool,
+    }
+
+    impl prost::Name for PluginConfig {
+        const NAME: &'static str = "PluginConfig";
+        const PACKAGE: &'static str = "stats";
+    }
+}
+
+/// `io.istio.http.peer_metadata`: Istio's filter that tells the two sides of a request about each other.
+pub mod peer_metadata {
+    /// The filter. **Source**: `io.istio.http.peer_metadata.Config`, where its fields are described.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct Config {
+        /// How it is found who calls.
+        #[prost(message, repeated, tag = "1")]
+        pub downstream_discovery: Vec<DiscoveryMethod>,
+        /// How it is found who was called.
+        #[prost(message, repeated, tag = "2")]
+        pub upstream_discovery: Vec<DiscoveryMethod>,
+        /// How callers are told who we are.
+        #[prost(message, repeated, tag = "3")]
+        pub downstream_propagation: Vec<PropagationMethod>,
+        /// How who is called is told who we are.
+        #[prost(message, repeated, tag = "4")]
+        pub upstream_propagation: Vec<PropagationMethod>,
+    }
+
+    /// A way to find out; one that is not known here is passed over, as the others are looked at too.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct DiscoveryMethod {
+        /// By what a control plane says of all workloads.
+        #[prost(message, optional, tag = "2")]
+        pub workload_discovery: Option<WorkloadDiscovery>,
+        /// By headers.
+        #[prost(message, optional, tag = "3")]
+        pub istio_headers: Option<IstioHeaders>,
+    }
+
+    /// A way to tell.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct PropagationMethod {
+        /// By headers.
+        #[prost(message, optional, tag = "1")]
+        pub istio_headers: Option<IstioHeaders>,
+    }
+
+    /// What a control plane says of all workloads.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct WorkloadDiscovery {}
+
+    /// Headers.
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub struct IstioHeaders {
+        /// They are not sent to what is outside the mesh.
+        #[prost(bool, tag = "1")]
+        pub skip_external_clusters: bool,
+    }
+
+    impl prost::Name for Config {
+        const NAME: &'static str = "Config";
+        const PACKAGE: &'static str = "io.istio.http.peer_metadata";
+    }
+}
+
 /// `weft.identity.v1`: the identity of a workload.
 pub mod identity {
     use crate::pb::envoy::config::core::v3::GrpcService;
@@ -99,6 +193,8 @@ mod tests {
 
     use super::identity::WorkloadIdentity;
     use super::istio_auth::{IstioCertificateRequest, IstioCertificateResponse};
+    use super::peer_metadata::Config;
+    use super::stats::PluginConfig;
     use crate::convert::convert;
     use crate::document::{Document, Format};
     use crate::schema::MessageType;
@@ -122,6 +218,19 @@ mod tests {
         let response =
             IstioCertificateResponse::decode(&*encoded("istio.v1.auth.IstioCertificateResponse", text)).unwrap();
         assert_eq!(response.cert_chain, ["a", "b"]);
+        let text = "disable_host_header_fallback: true, metrics: [{name: m, dimensions: {a: b}, tags_to_remove: [c], drop: true}]";
+        let stats = PluginConfig::decode(&*encoded("stats.PluginConfig", text)).unwrap();
+        let metric = &stats.metrics[0];
+        assert!(stats.disable_host_header_fallback && metric.drop && metric.dimensions["a"] == "b");
+        assert_eq!((metric.name.as_str(), &*metric.tags_to_remove), ("m", &["c".to_owned()][..]));
+        let text = "downstream_discovery: [{istio_headers: {}}, {workload_discovery: {}}], upstream_discovery: [{}], \
+                    downstream_propagation: [{istio_headers: {}}], \
+                    upstream_propagation: [{istio_headers: {skip_external_clusters: true}}]";
+        let peers = Config::decode(&*encoded("io.istio.http.peer_metadata.Config", text)).unwrap();
+        assert!(peers.downstream_discovery[0].istio_headers.is_some());
+        assert!(peers.downstream_discovery[1].workload_discovery.is_some() && peers.upstream_discovery.len() == 1);
+        assert!(peers.downstream_propagation[0].istio_headers.is_some());
+        assert!(peers.upstream_propagation[0].istio_headers.as_ref().unwrap().skip_external_clusters);
         let text = "ca: {envoy_grpc: {cluster_name: ca}}, token_path: /t, trust_domain: d, namespace: ns, \
                     service_account: s, ttl: 60s, key_type: ECDSA_P384, sds_cluster_name: c";
         let identity = WorkloadIdentity::decode(&*encoded("weft.identity.v1.WorkloadIdentity", text)).unwrap();

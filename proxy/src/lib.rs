@@ -26,6 +26,7 @@ pub mod runtime;
 pub mod stats;
 pub mod stream_info;
 pub mod tcp;
+pub mod telemetry;
 pub mod timer;
 pub mod transport;
 pub mod upstream;

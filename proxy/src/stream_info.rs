@@ -248,7 +248,7 @@ impl Protocol {
 }
 
 /// Envoy's response flags: a set that remembers in which order they were set, since that is how Envoy prints them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct ResponseFlags {
     set: u32,
     /// The numbers of the flags plus 1, five bits each, the first one lowest; more than twelve are in the set alone.

@@ -21,6 +21,7 @@ pub mod load;
 pub mod locate;
 pub mod mesh;
 pub mod message;
+pub mod metrics;
 pub mod parity;
 pub mod ports;
 pub mod proxy;

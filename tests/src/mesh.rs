@@ -119,7 +119,9 @@ impl Workload {
         let Self { name, namespace, ip, pod, labels, .. } = self;
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {pod}, namespace: {namespace}, \
-             labels: {{{labels}, security.istio.io/tlsMode: istio}}}}\nspec: {{serviceAccountName: {name}}}\n\
+             labels: {{{labels}, pod-template-hash: 5d8f, security.istio.io/tlsMode: istio}}, \
+             ownerReferences: [{{kind: ReplicaSet, name: {name}-v1-5d8f, controller: true}}]}}\n\
+             spec: {{serviceAccountName: {name}}}\n\
              status: {{podIP: \"{ip}\", phase: Running, conditions: [{{type: Ready, status: \"True\"}}]}}\n---\n"
         )
     }
@@ -131,7 +133,8 @@ impl Workload {
 node:
   id: "{role}~{ip}~{pod}.{namespace}~{namespace}.svc.cluster.local"
   cluster: {name}.{namespace}
-  metadata: {{LABELS: {{{labels}, security.istio.io/tlsMode: istio}}, NAMESPACE: {namespace}, SERVICE_ACCOUNT: {name}, INTERCEPTION_MODE: NONE}}
+  metadata: {{LABELS: {{{labels}, security.istio.io/tlsMode: istio}}, NAMESPACE: {namespace}, SERVICE_ACCOUNT: {name},
+    NAME: {pod}, WORKLOAD_NAME: {name}-v1, CLUSTER_ID: Kubernetes, INTERCEPTION_MODE: NONE}}
 admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {{{{admin}}}}}}}}}}
 dynamic_resources:
   ads_config: {{api_type: DELTA_GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: xds}}}}]}}

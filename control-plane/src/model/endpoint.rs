@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::kinds::meta::{Labels, contains_all};
+use super::kinds::meta::{Labels, Meta, contains_all};
 use super::kinds::service::{EndpointSlice, Endpoints, IpFamily, PortRef, TargetRef};
 use super::kinds::service_entry::WorkloadEntrySpec;
 use super::kinds::workload::{Node, Pod};
@@ -30,6 +30,8 @@ pub struct Endpoint {
     pub service_account: String,
     /// The pod or WorkloadEntry it is, if that is known.
     pub workload: Option<ObjectKey>,
+    /// What has made it: a Deployment's name; empty: that is not known.
+    pub workload_name: Arc<str>,
 }
 
 impl Endpoint {
@@ -146,7 +148,7 @@ fn of_pods(service: &Service, selector: &Labels, objects: &Objects) -> Vec<Endpo
             if !counts {
                 continue;
             }
-            let pod = Some((&object.key, &object.meta.labels, pod));
+            let pod = Some((&object.key, &object.meta, pod));
             found.push(with_pod(&ip.to_string(), ports.clone(), pod, objects, None));
         }
     }
@@ -182,6 +184,7 @@ fn of_entry_spec(service: &Service, entry: &WorkloadEntrySpec, workload: Option<
         weight: entry.weight.filter(|weight| *weight > 0).unwrap_or(1),
         service_account: entry.service_account.clone().unwrap_or_default(),
         workload: workload.cloned(),
+        workload_name: workload.map(|workload| workload.name.clone()).unwrap_or_default(),
     }
 }
 
@@ -189,7 +192,7 @@ fn ports(service: &Service, target: impl Fn(&Port) -> Option<u16>) -> BTreeMap<u
     service.ports.iter().filter_map(|port| Some((port.number, target(port)?))).collect()
 }
 
-type PodOf<'o> = (&'o ObjectKey, &'o Labels, &'o Pod);
+type PodOf<'o> = (&'o ObjectKey, &'o Meta, &'o Pod);
 
 /// The pod that an address is: by name if it is told, else by the address.
 fn pod_of<'o>(told: Option<&TargetRef>, address: &str, namespace: &str, objects: &'o Objects) -> Option<PodOf<'o>> {
@@ -200,7 +203,7 @@ fn pod_of<'o>(told: Option<&TargetRef>, address: &str, namespace: &str, objects:
             objects.pods_at(namespace, ip).find(|object| object.of::<Pod>().is_some_and(|pod| !pod.is_over()))
         }
     }?;
-    Some((&object.key, &object.meta.labels, object.of::<Pod>()?))
+    Some((&object.key, &object.meta, object.of::<Pod>()?))
 }
 
 fn with_pod(
@@ -211,7 +214,7 @@ fn with_pod(
     node: Option<&str>,
 ) -> Endpoint {
     let node = pod.and_then(|(_, _, pod)| pod.spec.node_name.as_deref()).or(node);
-    let labels = pod.map(|(_, labels, _)| labels.clone()).unwrap_or_default();
+    let labels = pod.map(|(_, meta, _)| meta.labels.clone()).unwrap_or_default();
     let locality = match labels.get("istio-locality") {
         Some(told) => parse_locality(told, if told.contains('/') { '/' } else { '.' }),
         None => node.map(|node| locality_of_node(node, objects)).unwrap_or_default(),
@@ -226,7 +229,17 @@ fn with_pod(
             .map(|(_, _, pod)| pod.spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()))
             .unwrap_or_default(),
         workload: pod.map(|(key, _, _)| key.clone()),
+        workload_name: pod.map(|(key, meta, _)| workload_name(key, meta)).unwrap_or_default(),
     }
+}
+
+/// What has made a pod, as Istio tells it: its controller; of a Deployment's pod that is a ReplicaSet, which is called after it
+/// and its template. A pod of its own is its own.
+fn workload_name(key: &ObjectKey, meta: &Meta) -> Arc<str> {
+    let Some(owner) = meta.owner_references.iter().find(|owner| owner.controller) else { return key.name.clone() };
+    let hash = meta.labels.get("pod-template-hash").filter(|_| owner.kind == "ReplicaSet");
+    let of_deployment = hash.and_then(|hash| owner.name.strip_suffix(hash.as_str())?.strip_suffix('-'));
+    of_deployment.unwrap_or(&owner.name).into()
 }
 
 fn locality_of_node(name: &str, objects: &Objects) -> Locality {

@@ -8,12 +8,11 @@ use weft_proto::pb::envoy::config::cluster::v3::{self as pb, cluster};
 use weft_proto::pb::envoy::config::core::v3 as core;
 use weft_proto::pb::envoy::config::endpoint::v3 as endpoint;
 use weft_proto::pb::envoy::extensions::upstreams::http::v3 as upstreams;
-use weft_proto::pb::google::protobuf as wkt;
 
 use super::policy::Policy;
 use super::view::View;
-use super::wire::{self, duration, object, text, u32_value};
-use super::{balancing, gateway, locality, mutual_tls, names, upstream_tls};
+use super::wire::{self, duration, text, u32_value};
+use super::{balancing, gateway, locality, mutual_tls, names, telemetry, upstream_tls};
 use crate::model::config::DestinationRule;
 use crate::model::kinds::destination_rule::{
     ConnectionPool, H2Upgrade, HttpPool, OutlierDetection, Subset, TcpKeepalive, TrafficPolicy,
@@ -140,7 +139,7 @@ pub(super) fn cluster(view: &View<'_>, target: &Target<'_>) -> pb::Cluster {
         circuit_breakers: Some(circuit_breakers(policy)),
         outlier_detection: policy.outlier_detection.map(outlier_detection),
         common_lb_config: Some(common_lb(view, policy)),
-        metadata: Some(metadata(target)),
+        metadata: Some(metadata(view, target)),
         ..pb::Cluster::default()
     };
     let keepalive = tcp.and_then(|tcp| tcp.tcp_keepalive.as_ref()).or(mesh.tcp_keepalive.as_ref());
@@ -328,16 +327,11 @@ fn explicit(
 }
 
 /// What Istio's tools show of a cluster: the service, the rule, the subset.
-fn metadata(target: &Target<'_>) -> core::Metadata {
-    let service = object([
-        ("host", text(&target.service.key.host)),
-        ("name", text(target.service.key.host.split('.').next().unwrap_or_default())),
-        ("namespace", text(&target.service.key.namespace)),
-    ]);
-    let service = wkt::Value { kind: Some(wkt::value::Kind::StructValue(service)) };
-    let services = wkt::ListValue { values: vec![service] };
-    let services = wkt::Value { kind: Some(wkt::value::Kind::ListValue(services)) };
-    let mut istio = object([("services", services)]);
+fn metadata(view: &View<'_>, target: &Target<'_>) -> core::Metadata {
+    let mut istio = telemetry::services(&target.service.key);
+    if target.service.external && telemetry::is_counting(view.proxy) {
+        telemetry::mark_external(&mut istio);
+    }
     if let Some(rule) = target.rule {
         istio.fields.insert("config".to_owned(), text(&names::config_path(&rule.key)));
     }

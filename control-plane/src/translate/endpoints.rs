@@ -3,15 +3,16 @@
 //! Every group has a locality and a weight: a gRPC client ignores those without.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weft_proto::pb::envoy::config::core::v3 as core;
 use weft_proto::pb::envoy::config::endpoint::v3 as pb;
 
 use super::cluster::Target;
 use super::locality::{self, Shares};
-use super::mutual_tls;
 use super::view::View;
 use super::wire::{self, u32_value};
+use super::{mutual_tls, telemetry};
 use crate::model::endpoint::Endpoint;
 use crate::model::kinds::meta::contains_all;
 use crate::model::service::Resolution;
@@ -56,6 +57,7 @@ pub(super) fn of_dns(view: &View<'_>, target: &Target<'_>, name: &str, one: bool
         weight: 1,
         service_account: String::new(),
         workload: None,
+        workload_name: Arc::default(),
     };
     // A wildcard is no name that can be looked up.
     if found.is_empty() && target.subset.is_none() && !itself.starts_with('*') {
@@ -106,11 +108,12 @@ fn groups(view: &View<'_>, target: &Target<'_>, found: Vec<(&Endpoint, u32)>) ->
 }
 
 fn lb_endpoint(view: &View<'_>, target: &Target<'_>, endpoint: &Endpoint, port: u32) -> pb::LbEndpoint {
+    let of_tls = mutual_tls::metadata(view, target.service, endpoint, port);
     let of = pb::Endpoint { address: Some(wire::endpoint_address(&endpoint.address, port)), ..Default::default() };
     pb::LbEndpoint {
         host_identifier: Some(pb::lb_endpoint::HostIdentifier::Endpoint(of)),
         load_balancing_weight: u32_value(endpoint.weight),
-        metadata: mutual_tls::metadata(view, target.service, endpoint, port),
+        metadata: telemetry::with_workload(view, target.service, endpoint, of_tls),
         ..Default::default()
     }
 }

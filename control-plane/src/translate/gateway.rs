@@ -16,7 +16,7 @@ use super::mutual_tls::MESH_PROTOCOLS;
 use super::routes::gateway_table;
 use super::tcp_routes::Place;
 use super::view::View;
-use super::{authorization, downstream_tls, upstream_tls, wire};
+use super::{authorization, downstream_tls, telemetry, upstream_tls, wire};
 use crate::model::config::{Gateway, GatewayRef, VirtualService};
 use crate::model::host;
 use crate::model::kinds::gateway::{Server, ServerTlsMode};
@@ -161,6 +161,7 @@ fn manager(view: &View<'_>, bind: &str, port: u32, table: &str) -> pb::Filter {
         edge: true,
         grpc_web: false,
         certificates: false,
+        telemetry: telemetry::http_filters(view, telemetry::Side::Gateway),
         authorization: authorization::http_filters(view),
     };
     http::manager(&view.world.config().mesh, options)
@@ -218,7 +219,8 @@ fn by_server_name(view: &View<'_>, names: &[String]) -> Vec<pb::FilterChain> {
         let name = target.name();
         let idle = target.policy.connection_pool.and_then(|pool| pool.tcp.as_ref()?.idle_timeout);
         let filter = http::tcp_proxy(&view.world.config().mesh, &name, &[(name.clone(), 0)], idle);
-        let mut made = chains::only_names(chain("", vec![filter]), vec![name]);
+        let filters = telemetry::counted(view, telemetry::Side::Gateway, filter);
+        let mut made = chains::only_names(chain("", filters), vec![name]);
         // What offers none of these is no mutual TLS of the mesh.
         made.filter_chain_match.get_or_insert_default().application_protocols =
             MESH_PROTOCOLS.map(str::to_owned).to_vec();

@@ -18,6 +18,7 @@ use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager
 };
 use weft_proto::pb::envoy::extensions::filters::network::tcp_proxy::v3::{self as tcp, TcpProxy, tcp_proxy};
 
+use super::telemetry;
 use super::wire::{self, bool_value, duration};
 use crate::model::kinds::destination_rule::Tunnel;
 use crate::model::kinds::mesh_config::MeshConfig;
@@ -53,6 +54,8 @@ pub(super) struct Options {
     pub(super) grpc_web: bool,
     /// Whether callers show certificates: the workload is told whose.
     pub(super) certificates: bool,
+    /// What counts requests, and tells both sides of each other.
+    pub(super) telemetry: telemetry::Filters,
     /// Who may come in: in front of everything else.
     pub(super) authorization: Vec<HttpFilter>,
 }
@@ -64,7 +67,7 @@ pub(super) fn http_filter<M: prost::Message + Name>(name: &str, config: &M) -> H
 }
 
 /// The filters of every connection manager. What a proxy may not know does nothing until a route uses it, so it is optional.
-fn filters(grpc_web: bool) -> Vec<HttpFilter> {
+fn filters(grpc_web: bool, stats: Option<HttpFilter>) -> Vec<HttpFilter> {
     let mut filters = Vec::new();
     if grpc_web {
         filters.push(http_filter("envoy.filters.http.grpc_web", &GrpcWeb {}));
@@ -72,8 +75,9 @@ fn filters(grpc_web: bool) -> Vec<HttpFilter> {
     filters.extend([
         HttpFilter { is_optional: true, ..http_filter(FAULT, &HttpFault::default()) },
         HttpFilter { is_optional: true, ..http_filter(CORS, &Cors {}) },
-        http_filter(ROUTER, &Router::default()),
     ]);
+    filters.extend(stats);
+    filters.push(http_filter(ROUTER, &Router::default()));
     filters
 }
 
@@ -85,10 +89,13 @@ pub(super) fn manager(mesh: &MeshConfig, options: Options) -> listener::Filter {
         }
         Routes::Inline(table) => hcm::RouteSpecifier::RouteConfig(*table),
     };
+    let telemetry::Filters { first, last } = options.telemetry;
+    let others = filters(options.grpc_web, last);
+    let http_filters = first.into_iter().chain(options.authorization).chain(others).collect();
     let mut manager = HttpConnectionManager {
         stat_prefix: options.stat_prefix,
         route_specifier: Some(route_specifier),
-        http_filters: options.authorization.into_iter().chain(filters(options.grpc_web)).collect(),
+        http_filters,
         use_remote_address: bool_value(options.edge),
         // Streams of the mesh may be silent for as long as they like.
         stream_idle_timeout: duration(Duration::ZERO),

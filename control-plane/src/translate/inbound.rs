@@ -16,12 +16,12 @@ use super::http::{self, Options, Routes};
 use super::mutual_tls::{self, MESH_HTTP_PROTOCOLS, MESH_PROTOCOLS};
 use super::view::View;
 use super::wire::{self, bool_value, duration};
-use super::{authorization, cluster, downstream_tls, names};
+use super::{authorization, cluster, downstream_tls, names, telemetry};
 use crate::model::kinds::destination_rule::ConnectionPool;
 use crate::model::kinds::gateway::ServerTls;
 use crate::model::kinds::service_entry::IngressListener;
 use crate::model::peer_authentication::Mode;
-use crate::model::service::Protocol;
+use crate::model::service::{Protocol, ServiceKey};
 
 /// Where redirected inbound connections arrive (Istio's port).
 const PORT: u32 = 15006;
@@ -40,6 +40,8 @@ pub(super) struct InboundPort<'w> {
     endpoint: Option<(String, u32)>,
     /// The address of a listener of its own; `None`: connections to it are redirected.
     bind: Option<String>,
+    /// What clients call.
+    service: Option<ServiceKey>,
     pool: Option<&'w ConnectionPool>,
     /// TLS of its own, where the mesh's is disabled.
     tls: Option<&'w ServerTls>,
@@ -66,7 +68,8 @@ pub(super) fn ports<'w>(view: &View<'w>, captured: bool) -> Vec<InboundPort<'w>>
             let number = u32::from(target);
             let endpoint = (!captured).then(|| ("127.0.0.1".to_owned(), number));
             let bind = (!captured).then(|| own_address(view));
-            let of = InboundPort { number, protocol: port.protocol, endpoint, bind, pool, tls: None };
+            let service = Some(key.clone());
+            let of = InboundPort { number, protocol: port.protocol, endpoint, bind, service, pool, tls: None };
             // Of two services on one port the first one's protocol counts.
             found.entry(number).or_insert(of);
         }
@@ -107,13 +110,14 @@ fn of_ingress<'w>(
         bind: (!captured).then(|| told.unwrap_or_else(|| own_address(view))),
         protocol: protocol.unwrap_or(Protocol::Auto),
         endpoint,
+        service: view.own_services().into_iter().next(),
         pool: of.connection_pool.as_ref().or(pool),
         tls: of.tls.as_ref(),
     }
 }
 
 /// The clusters of the workload itself.
-pub(super) fn clusters(ports: &[InboundPort<'_>]) -> Vec<cluster_pb::Cluster> {
+pub(super) fn clusters(view: &View<'_>, ports: &[InboundPort<'_>]) -> Vec<cluster_pb::Cluster> {
     let mut clusters = vec![with_source(cluster::original_dst(names::INBOUND_PASSTHROUGH))];
     for port in ports {
         let name = names::inbound(port.number);
@@ -122,6 +126,7 @@ pub(super) fn clusters(ports: &[InboundPort<'_>]) -> Vec<cluster_pb::Cluster> {
             None => with_source(cluster::original_dst(&name)),
         };
         made.typed_extension_protocol_options.clear();
+        made.metadata = port.service.as_ref().filter(|_| telemetry::is_counting(view.proxy)).map(telemetry::of_service);
         cluster::apply_inbound(&mut made, port.protocol, port.pool);
         clusters.push(made);
     }
@@ -159,7 +164,7 @@ fn virtual_inbound(view: &View<'_>, ports: &[InboundPort<'_>]) -> pb::Listener {
     let mesh = &view.world.config().mesh;
     let tcp = |name: &str| {
         let mut filters = authorization::network_filters(view);
-        filters.push(http::tcp_proxy(mesh, name, &[(name.to_owned(), 0)], None));
+        filters.extend(counted(view, http::tcp_proxy(mesh, name, &[(name.to_owned(), 0)], None)));
         filters
     };
     // Whoever connects to this port itself would be sent back here for ever.
@@ -193,6 +198,10 @@ fn catch_all(view: &View<'_>) -> Vec<pb::FilterChain> {
     by_mode(view, None, Protocol::Auto, [http, "virtualInbound"], make)
 }
 
+fn counted(view: &View<'_>, proxy: pb::Filter) -> Vec<pb::Filter> {
+    telemetry::counted(view, telemetry::Side::Inbound, proxy)
+}
+
 /// What a chain ends in.
 enum Kind {
     Http { certificates: bool },
@@ -209,7 +218,7 @@ fn by_mode(
 ) -> Vec<pb::FilterChain> {
     let tcp = || {
         let mut filters = authorization::network_filters(view);
-        filters.push(make(Kind::Tcp));
+        filters.extend(counted(view, make(Kind::Tcp)));
         filters
     };
     let http = |certificates| vec![make(Kind::Http { certificates })];
@@ -332,6 +341,7 @@ fn manager(
         edge: false,
         grpc_web,
         certificates,
+        telemetry: telemetry::http_filters(view, telemetry::Side::Inbound),
         authorization: authorization::http_filters(view),
     };
     http::manager(&view.world.config().mesh, options)

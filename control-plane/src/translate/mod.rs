@@ -11,6 +11,7 @@
 //! | `secrets` | certificates and keys |
 //! | `endpoints`, `locality` | their endpoints |
 //! | `routes` | route configurations |
+//! | `telemetry` | what counts who calls whom |
 //! | `authorization` | who may reach a workload |
 //! | `patch` | EnvoyFilters, over all of it |
 //! | `origins` | of which objects something is made |
@@ -41,6 +42,7 @@ mod routes;
 mod scope;
 mod secrets;
 mod tcp_routes;
+mod telemetry;
 mod upstream_tls;
 mod view;
 mod wire;
@@ -147,7 +149,7 @@ fn own(world: &World, proxy: &Proxy) -> Resources {
         let captured = is_captured(proxy);
         let ports = inbound::ports(&view, captured);
         let mut generated = Generated {
-            clusters: inbound::clusters(&ports),
+            clusters: inbound::clusters(&view, &ports),
             listeners: inbound::listeners(&view, &ports, captured),
             ..Generated::default()
         };

@@ -15,7 +15,7 @@ use super::http::{self, Options, Routes};
 use super::routes;
 use super::view::View;
 use super::wire::{self, bool_value};
-use super::{names, tcp_routes};
+use super::{names, tcp_routes, telemetry};
 use crate::model::kinds::service_entry::OutboundMode;
 use crate::model::service::{Port, Protocol, Service};
 
@@ -220,6 +220,7 @@ fn http_manager(view: &View<'_>, address: &str, (port, table): (u32, &str), grpc
         edge: false,
         grpc_web,
         certificates: false,
+        telemetry: telemetry::http_filters(view, telemetry::Side::Outbound),
         // Callers are judged where they arrive.
         authorization: Vec::new(),
     };
@@ -233,7 +234,7 @@ fn unknown(view: &View<'_>, name: &str) -> pb::FilterChain {
         OutboundMode::RegistryOnly => names::BLACK_HOLE,
     };
     let filter = http::tcp_proxy(&view.world.config().mesh, cluster, &[(cluster.to_owned(), 0)], None);
-    chain(name, vec![filter])
+    chain(name, telemetry::counted(view, telemetry::Side::Outbound, filter))
 }
 
 fn virtual_outbound(view: &View<'_>) -> pb::Listener {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::view;
+use super::{telemetry, view};
 use crate::model::World;
 use crate::model::distinctions::Told;
 use crate::model::kinds::ObjectKey;
@@ -25,6 +25,8 @@ pub struct Scope {
     told: Told,
     /// It has a certificate of the mesh.
     identity: bool,
+    /// It has Istio's filters.
+    counting: bool,
     /// Of a gateway: its Gateways select it by any of them.
     labels: Labels,
 }
@@ -40,6 +42,7 @@ impl Scope {
             sidecar: view::sidecar(world, proxy, labels).map(|sidecar| sidecar.key.clone()),
             told: world.told_of(labels),
             identity: view::has_identity(world, proxy, labels),
+            counting: telemetry::is_counting(proxy),
             labels: if proxy.kind == ProxyKind::Gateway { labels.clone() } else { Labels::new() },
         }
     }
@@ -52,6 +55,8 @@ pub struct Key {
     labels: Labels,
     /// What it asks of those that connect may be a namespace's.
     namespace: String,
+    /// It has Istio's filters.
+    counting: bool,
     /// The services of its workload, and their ports there.
     services: Vec<(ServiceKey, BTreeMap<u16, u16>)>,
     /// Its addresses, where listeners are bound to them.
@@ -62,7 +67,8 @@ impl Key {
     pub(super) fn of(world: &World, proxy: &Proxy) -> Self {
         if proxy.kind != ProxyKind::Sidecar {
             // It has nothing of its own.
-            return Self { labels: Labels::new(), namespace: String::new(), services: Vec::new(), ips: Vec::new() };
+            let (labels, namespace) = Default::default();
+            return Self { labels, namespace, counting: false, services: Vec::new(), ips: Vec::new() };
         }
         let labels = view::labels(world, proxy);
         let ports = |key: &ServiceKey| {
@@ -74,7 +80,13 @@ impl Key {
         // A Sidecar may name the proxy's own address, and without redirection listeners are bound to it.
         let by_address = !is_captured(proxy) || !world.config().sidecars.is_empty();
         let ips = if by_address { proxy.ips.clone() } else { Vec::new() };
-        Self { labels: labels.clone(), namespace: proxy.namespace.clone(), services, ips }
+        Self {
+            labels: labels.clone(),
+            namespace: proxy.namespace.clone(),
+            counting: telemetry::is_counting(proxy),
+            services,
+            ips,
+        }
     }
 
     /// The services of the workload.

@@ -6,6 +6,7 @@ use weft_proto::pb::envoy::config::listener::v3 as pb;
 
 use super::chains::{self, chain};
 use super::policy::Policy;
+use super::telemetry::{self, Side};
 use super::view::View;
 use super::{http, names};
 use crate::model::config::{GatewayRef, VirtualService};
@@ -33,7 +34,7 @@ pub(super) fn chains<'w>(view: &View<'w>, service: &'w Service, port: &'w Port) 
         let idle = idle_timeout(view, service, number);
         let tunnel = tunnel(view, service, None);
         let filter = http::tunnelled(&view.world.config().mesh, &to[0].0, &to, idle, tunnel);
-        let own = chain("", vec![filter]);
+        let own = chain("", place.counted(filter));
         // Services without addresses share a listener, and TLS tells them apart.
         let by_name = port.protocol.is_tls() && service.addresses.is_empty();
         made.push(if by_name { chains::only_names(own, vec![service.key.host.to_string()]) } else { own });
@@ -116,7 +117,12 @@ impl Place<'_, '_> {
         } else {
             http::tunnelled(mesh, stat_prefix, &clusters, None, self.tunnel(namespace, to))
         };
-        chain("", vec![filter])
+        chain("", self.counted(filter))
+    }
+
+    fn counted(&self, filter: pb::Filter) -> Vec<pb::Filter> {
+        let side = if self.gateways.contains(&GatewayRef::Mesh) { Side::Outbound } else { Side::Gateway };
+        telemetry::counted(self.view, side, filter)
     }
 
     /// The tunnel of the first destination; of one among several its subset's does not count.

@@ -219,11 +219,14 @@ fn hash(text: &str) -> u32 {
 /// A pod that runs, as an object.
 #[must_use]
 pub fn running(plan: &plan::PodPlan, addresses: &[IpAddr], ready: bool) -> Object {
+    use crate::model::kinds::meta::OwnerReference;
     use crate::model::kinds::workload::{Condition, Pod, PodIp, PodStatus};
     let mut meta = crate::model::kinds::meta::Meta::default();
     meta.name.clone_from(&plan.name);
     meta.namespace.clone_from(&plan.namespace);
     meta.labels = plan.labels.clone();
+    let (kind, name) = ("Deployment".to_owned(), plan.workload.clone());
+    meta.owner_references = vec![OwnerReference { kind, name, controller: true, ..OwnerReference::default() }];
     let mut status =
         PodStatus { pod_ip: addresses.first().copied(), phase: Some("Running".to_owned()), ..PodStatus::default() };
     status.pod_ips = addresses.iter().map(|ip| PodIp { ip: Some(*ip), ..PodIp::default() }).collect();

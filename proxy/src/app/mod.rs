@@ -21,6 +21,7 @@ use crate::listener::{Chain, Directory, GlobalLimit, Listener};
 use crate::on_demand::OnDemand;
 use crate::runtime::Runtime;
 use crate::stats::Store;
+use crate::telemetry::Telemetry;
 use crate::transport::tls::SecretProvider;
 
 pub use run::run;
@@ -37,6 +38,8 @@ pub struct Parts {
     pub runtime: Arc<Runtime>,
     /// Where access logs go.
     pub sinks: Arc<SinkRegistry>,
+    /// Who calls whom.
+    pub telemetry: Arc<Telemetry>,
     /// Certificates and trust.
     pub secrets: Arc<SecretProvider>,
     /// Health as this process reports it of itself.
@@ -172,6 +175,7 @@ pub fn build(bootstrap: config::Bootstrap, options: &Options) -> Result<Built, C
         runtime,
         secrets: SecretProvider::new(bootstrap.secrets, Box::new(options.load_secrets), root),
         sinks,
+        telemetry: Telemetry::new(&bootstrap.node, &stats),
         stats,
     });
     parts.clusters.count_in(&parts.stats.root().scope("cluster_manager"));

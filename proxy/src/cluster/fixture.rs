@@ -28,6 +28,7 @@ pub(crate) fn parts(workers: usize) -> Parts {
         runtime,
         sinks: crate::access_log::SinkRegistry::new(&root, crate::access_log::FlushOptions::default()).unwrap(),
         secrets: crate::transport::tls::SecretProvider::new(Vec::new(), Box::new(from_file::load_secrets), root),
+        telemetry: crate::telemetry::Telemetry::new(&Default::default(), &stats),
         stats,
     }
 }

@@ -11,12 +11,14 @@ mod host;
 pub mod lb;
 mod original_dst;
 pub mod outlier;
+mod service;
 mod stats;
 mod tracked;
 mod transport;
 
 pub use breaker::{Breaker, Permit, Resource};
 pub use host::{Host, HostSet, HostSetSettings, Level, LocalityHosts};
+pub use service::Service;
 pub use stats::ClusterStats;
 pub use tracked::Tracked;
 pub use transport::{Proxied, Transport, Transports};
@@ -57,6 +59,8 @@ pub struct Cluster {
     started: tokio::time::Instant,
     /// Histograms that `track_cluster_stats` asks for.
     pub tracked: Option<Tracked>,
+    /// What service it is, as the control plane says.
+    pub service: Option<Service>,
     /// `HttpProtocolOptions.retry_policy`, for routes that have none.
     pub retry_policy: Option<Arc<config::RetryPolicy>>,
     /// `HttpProtocolOptions.request_mirror_policies`, in place of the route's.
@@ -104,6 +108,7 @@ impl Cluster {
             lb: (0..parts.workers).map(|_| Mutex::new(lb::State::default())).collect(),
             epoch: AtomicU64::new(0),
             started: tokio::time::Instant::now(),
+            service: Service::of(&config.metadata),
             retry_policy: config.retry_policy.clone().map(Arc::new),
             tracked: Tracked::new(&config, &scope),
             mirrors: Mirror::compile(&config.mirrors, parts)?,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AccessLog, AuthzPerRoute, ConfigSource, Cors, ExtAuthz, Fault, HeaderMatcher, HeaderMutations, HttpRbac, JwtAuthn,
-    JwtPerRoute, PerMillion,
+    AccessLog, AuthzPerRoute, ConfigSource, Cors, ExtAuthz, Fault, HeaderMatcher, HeaderMutations, HttpRbac,
+    IstioStats, JwtAuthn, JwtPerRoute, PeerMetadata, PerMillion,
 };
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
@@ -44,6 +44,10 @@ pub enum HttpFilterKind {
     GrpcWeb,
     /// `grpc_stats.v3.FilterConfig`.
     GrpcStats(GrpcStatsFilter),
+    /// `stats.PluginConfig`: Istio's.
+    IstioStats(IstioStats),
+    /// `io.istio.http.peer_metadata.Config`: Istio's.
+    PeerMetadata(PeerMetadata),
     /// `on_demand.v3.OnDemand`: who delivers clusters that are not there; absent: nobody.
     OnDemand(Option<OnDemandClusters>),
     /// One of the others, by discovery.

@@ -26,6 +26,7 @@ mod route;
 mod service;
 mod source;
 mod tcp;
+mod telemetry;
 mod tls;
 
 pub use access_log::*;
@@ -45,6 +46,7 @@ pub use route::*;
 pub use service::*;
 pub use source::*;
 pub use tcp::*;
+pub use telemetry::*;
 pub use tls::*;
 
 use std::collections::BTreeMap;

@@ -101,6 +101,7 @@ fn in_network(f: &mut Found, at: &str, kind: &NetworkFilterKind) {
         // None stands for another.
         NetworkFilterKind::Discovered(_)
         | NetworkFilterKind::SniCluster
+        | NetworkFilterKind::IstioStats(_)
         | NetworkFilterKind::ConnectionLimit(_)
         | NetworkFilterKind::Rbac(_)
         | NetworkFilterKind::DirectResponse(_)

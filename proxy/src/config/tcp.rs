@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AccessLog, BackOff, DataSource, ExtensionDiscovery, HashPolicy, HeaderMutations, HttpConnectionManager, Metadata,
-    NetworkRbac, OnDemandClusters, RuntimeFlag,
+    AccessLog, BackOff, DataSource, ExtensionDiscovery, HashPolicy, HeaderMutations, HttpConnectionManager, IstioStats,
+    Metadata, NetworkRbac, OnDemandClusters, RuntimeFlag,
 };
 
 /// A filter of a filter chain. **Source**: `envoy.config.listener.v3.Filter`.
@@ -27,6 +27,8 @@ pub enum NetworkFilterKind {
     SniCluster,
     /// Bounds the connections of this filter.
     ConnectionLimit(ConnectionLimit),
+    /// Counts connections for Istio's metrics.
+    IstioStats(IstioStats),
     /// Judges a connection by its first bytes.
     Rbac(Box<NetworkRbac>),
     /// Answers with fixed bytes and closes. Last in its chain.

@@ -37,6 +37,10 @@ pub struct StreamCtx {
     pub random: u64,
     /// The `grpc_web` filter took it: whether the answer is base64.
     pub grpc_web: Option<bool>,
+    /// What its two sides have told of themselves.
+    pub peers: super::filter::Peers,
+    /// Messages of gRPC, by the place of the filter that counts them.
+    pub messages: Vec<(usize, Arc<crate::telemetry::Messages>)>,
     /// Faults it was given.
     pub faults: Option<Box<super::filter::ActiveFaults>>,
     /// What filters add to its answer.
@@ -101,6 +105,8 @@ impl StreamCtx {
             internal: false,
             random,
             grpc_web: None,
+            peers: Default::default(),
+            messages: Vec::new(),
             faults: None,
             edits: Vec::new(),
             books: None,
@@ -169,6 +175,11 @@ impl StreamCtx {
             super::route::Kind::Forward(f) => f.target(route.choice)?.resolve(self, &f.clusters),
             _ => None,
         }
+    }
+
+    /// The cluster it was sent to, or would be.
+    pub fn cluster(&self) -> Option<Arc<crate::cluster::Cluster>> {
+        self.books.as_ref().map(|books| books.cluster.clone()).or_else(|| self.routed_cluster())
     }
 
     /// All clusters, where the route forwards.
@@ -259,6 +270,11 @@ impl StreamCtx {
                 self.info.flags.set(flag);
                 self.info.details = Some(details.into());
             }
+        }
+        // Before the books are given back: they know the cluster.
+        if self.has_request && self.chain().is_counting() {
+            let cluster = self.cluster();
+            self.chain().ended(self, cluster.as_deref());
         }
         if let Some(books) = self.books.take()
             && reason == EndReason::Complete

@@ -19,6 +19,7 @@ use crate::drain::Drain;
 use crate::http::manager::Manager;
 use crate::stats::Scope;
 use crate::tcp::proxy::TcpProxy;
+use crate::telemetry::TcpReport;
 use crate::transport::tls::ServerTls;
 
 /// A filter chain, compiled.
@@ -45,6 +46,8 @@ pub struct Body {
     pub gates: Vec<Gate>,
     /// What judges a connection by the time its first bytes are there, in order.
     pub(super) guards: Arc<[Arc<Rbac>]>,
+    /// What counts a connection that is proxied as bytes.
+    pub reports: Arc<[Arc<TcpReport>]>,
     /// What it leads to.
     pub end: End,
 }
@@ -62,6 +65,7 @@ struct Filters {
 enum Piece {
     Gate(Gate),
     Guard(Arc<Rbac>),
+    Report(Arc<TcpReport>),
     End(End),
 }
 
@@ -212,6 +216,7 @@ impl Piece {
             NetworkFilterKind::Echo => Piece::End(End::Echo),
             NetworkFilterKind::SniCluster => Piece::Gate(Gate::SniCluster),
             NetworkFilterKind::ConnectionLimit(l) => Piece::Gate(Gate::ConnectionLimit(ConnectionLimit::new(l, parts))),
+            NetworkFilterKind::IstioStats(s) => Piece::Report(TcpReport::new(s, &parts.telemetry)),
             NetworkFilterKind::Rbac(r) => Piece::Guard(Rbac::new(r, parts)),
             NetworkFilterKind::Discovered(_) => {
                 return Err(ConfigError::at("", "discovery within discovery"));
@@ -223,15 +228,17 @@ impl Piece {
 impl Body {
     /// `None`: one is missing.
     fn of(pieces: &[Option<Piece>]) -> Option<Body> {
-        let (mut gates, mut guards, mut last) = (Vec::new(), Vec::new(), End::Close);
+        let (mut gates, mut guards, mut reports) = (Vec::new(), Vec::new(), Vec::new());
+        let mut last = End::Close;
         for piece in pieces {
             match piece.as_ref()? {
                 Piece::Gate(gate) => gates.push(gate.clone()),
                 Piece::Guard(guard) => guards.push(guard.clone()),
+                Piece::Report(report) => reports.push(report.clone()),
                 Piece::End(end) => last = end.clone(),
             }
         }
-        Some(Body { gates, guards: guards.into(), end: last })
+        Some(Body { gates, guards: guards.into(), reports: reports.into(), end: last })
     }
 }
 

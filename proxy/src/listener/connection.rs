@@ -57,7 +57,7 @@ pub(super) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: u
         End::Tcp(proxy) => {
             let ended = chain.until_end();
             let cut_off = info.clone();
-            let served = proxy.clone().serve(stream, info, passed.cluster.as_deref(), worker);
+            let served = proxy.clone().serve(stream, info, passed.cluster.as_deref(), worker, &body.reports);
             // Boxed: what it needs is not to be in the task of every connection.
             let served = Box::pin(async {
                 tokio::select! {

@@ -26,5 +26,6 @@ pub use histogram::{Histogram, Unit};
 pub use lazy::LazyCounters;
 pub use metric::{Counter, Gauge, TextReadout};
 pub use output::{HistogramView, Query, StatType};
+pub use registry::Tags;
 pub use scope::Scope;
 pub use store::Store;

@@ -1,5 +1,6 @@
 //! What metrics there are: names to cells, and which cells are free.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -32,8 +33,13 @@ pub(super) struct Meta {
 /// A metric's own tags, beside its scope's.
 pub(super) struct TaggedName {
     pub(super) metric: Arc<str>,
-    pub(super) tags: Vec<(&'static str, Box<str>)>,
+    pub(super) tags: Tags,
+    /// They were given and not found in the name: no rule takes them away or adds any.
+    pub(super) labels: bool,
 }
+
+/// Names and values; metrics that have the same share them.
+pub type Tags = Arc<[(Cow<'static, str>, Box<str>)]>;
 
 impl Meta {
     /// The full name: `cluster.foo.upstream_rq_total`.

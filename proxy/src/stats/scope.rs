@@ -1,11 +1,12 @@
 //! Scopes: where in the tree of names a component's stats are.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::histogram::{Histogram, Unit};
 use super::metric::{Counter, Gauge, TextReadout};
-use super::registry::{Kind, Meta, TaggedName};
+use super::registry::{Kind, Meta, TaggedName, Tags};
 use super::store::Store;
 
 /// A prefix of stat names, and the tags that go with it. Cheap to clone.
@@ -100,9 +101,29 @@ impl Scope {
         if self.store.rejects(&self.inner.prefix, name) {
             return None;
         }
-        let own = |(tag, value): &(&'static str, &str)| (*tag, (*value).into());
-        let tagged = (!tags.is_empty())
-            .then(|| Box::new(TaggedName { metric: self.store.intern(metric), tags: tags.iter().map(own).collect() }));
+        let own = |(tag, value): &(&'static str, &str)| (Cow::Borrowed(*tag), (*value).into());
+        let tagged = (!tags.is_empty()).then(|| {
+            let (metric, tags) = (self.store.intern(metric), tags.iter().map(own).collect());
+            Box::new(TaggedName { metric, tags, labels: false })
+        });
+        Some(Meta { scope: self.inner.clone(), name: self.store.intern(name), kind, tagged })
+    }
+
+    /// A counter that is one of many of the scope's name, told from the others by `labels`. `name` is the labels as text.
+    pub fn labelled_counter(&self, name: &str, labels: &Tags) -> Counter {
+        Counter(self.labelled(name, labels, Kind::Counter).and_then(|meta| self.store.cell(meta)))
+    }
+
+    /// A histogram that is one of many; see [`Scope::labelled_counter`].
+    pub fn labelled_histogram(&self, name: &str, labels: &Tags, unit: Unit) -> Histogram {
+        Histogram(self.labelled(name, labels, Kind::Histogram).map(|meta| self.store.histogram(meta, unit)))
+    }
+
+    fn labelled(&self, name: &str, labels: &Tags, kind: Kind) -> Option<Meta> {
+        if self.store.rejects(&self.inner.prefix, name) {
+            return None;
+        }
+        let tagged = Some(Box::new(TaggedName { metric: self.store.intern(""), tags: labels.clone(), labels: true }));
         Some(Meta { scope: self.inner.clone(), name: self.store.intern(name), kind, tagged })
     }
 }

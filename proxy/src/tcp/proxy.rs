@@ -12,10 +12,11 @@ use super::tunnel::Tunnel;
 use super::upstream::{Attempts, InitFailure, Upstream};
 use crate::access_log::{AccessLogs, LogContext, LogType};
 use crate::app::Parts;
-use crate::cluster::{ClusterHandle, ClusterStats, Clusters};
+use crate::cluster::{Cluster, ClusterHandle, ClusterStats, Clusters};
 use crate::config::{self, ConfigError, TcpCluster};
 use crate::stats::Counter;
 use crate::stream_info::{CloseType, ConnInfo, ResponseFlags, StreamInfo};
+use crate::telemetry::{Series, TcpReport};
 use crate::transport::{Relay, RelayEnd, RelayOptions, Stream};
 
 /// A TCP proxy.
@@ -88,6 +89,7 @@ impl TcpProxy {
         info: Arc<ConnInfo>,
         cluster: Option<&str>,
         worker: usize,
+        reports: &[Arc<TcpReport>],
     ) -> Box<StreamInfo> {
         // Boxed: it would make the task of every connection larger, HTTP ones included.
         let mut facts = Box::new(StreamInfo {
@@ -119,8 +121,12 @@ impl TcpProxy {
         };
         // Boxed: with TLS it is large, and it is over when the connection is idle.
         match within(deadline, Box::pin(connect)).await {
-            None => self.expired(&mut facts),
+            None => {
+                self.expired(&mut facts);
+                Reported::failed(reports, &facts, find().as_deref());
+            }
             Some(Err(failure)) => {
+                Reported::failed(reports, &facts, find().as_deref());
                 if failure == InitFailure::NoRoute {
                     self.stats.downstream_cx_no_route.inc();
                 }
@@ -131,7 +137,8 @@ impl TcpProxy {
                 if self.config.access_log_on_connected {
                     self.log(&facts, LogType::TcpUpstreamConnected);
                 }
-                let end = self.relay(&mut down, &mut up, &mut facts, deadline).await;
+                let reported = Reported::opened(reports, &facts, &up.cluster);
+                let end = self.relay(&mut down, &mut up, &mut facts, deadline, &reported).await;
                 self.ended(end, (&down, &up), &mut facts);
             }
         }
@@ -168,10 +175,13 @@ impl TcpProxy {
         up: &mut Upstream,
         facts: &mut StreamInfo,
         deadline: Option<Instant>,
+        reported: &Reported,
     ) -> RelayEnd {
         let ClusterStats { upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, .. } = &up.cluster.stats;
-        let to_upstream = [&self.stats.downstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total];
-        let to_downstream = [upstream_cx_rx_bytes_total, &self.stats.downstream_cx_tx_bytes_total];
+        let own = [&self.stats.downstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total];
+        let to_upstream = reported.with(own, |series| &series.received);
+        let own = [upstream_cx_rx_bytes_total, &self.stats.downstream_cx_tx_bytes_total];
+        let to_downstream = reported.with(own, |series| &series.sent);
         let mut relay = Relay::new(RelayOptions {
             idle_timeout: self.config.idle_timeout,
             downstream_idle_timeout: self.config.downstream_idle_timeout,
@@ -253,6 +263,38 @@ impl TcpProxy {
     }
 }
 
+/// What a connection is counted in, from its opening to its end.
+struct Reported(Vec<Arc<Series>>);
+
+impl Reported {
+    fn of(reports: &[Arc<TcpReport>], facts: &StreamInfo, cluster: Option<&Cluster>) -> Self {
+        let all: Vec<_> = reports.iter().map(|report| report.series(facts, cluster)).collect();
+        all.iter().for_each(|series| series.opened.inc());
+        Self(all)
+    }
+
+    fn opened(reports: &[Arc<TcpReport>], facts: &StreamInfo, cluster: &Cluster) -> Self {
+        Self::of(reports, facts, Some(cluster))
+    }
+
+    /// It got no upstream: it was opened, and is closed at once.
+    fn failed(reports: &[Arc<TcpReport>], facts: &StreamInfo, cluster: Option<&Cluster>) {
+        drop(Self::of(reports, facts, cluster));
+    }
+
+    /// The counters of bytes, with further ones.
+    fn with<'a>(&'a self, own: [&'a Counter; 2], of: impl Fn(&Series) -> &Counter) -> Vec<&'a Counter> {
+        own.into_iter().chain(self.0.iter().map(|series| of(series))).collect()
+    }
+}
+
+impl Drop for Reported {
+    /// However it ends, cut off at the end of a drain too.
+    fn drop(&mut self) {
+        self.0.iter().for_each(|series| series.closed.inc());
+    }
+}
+
 /// Runs until the deadline; `None`: it has passed.
 async fn within<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
     match deadline {
@@ -280,7 +322,7 @@ mod tests {
         fn size<F>(_: impl FnOnce(Arc<TcpProxy>, Stream, Arc<ConnInfo>) -> F) -> usize {
             size_of::<F>()
         }
-        let size = size(|proxy, down, info| proxy.serve(down, info, None, 0));
+        let size = size(|proxy, down, info| proxy.serve(down, info, None, 0, &[]));
         assert!(size <= 1400, "{size}");
     }
 }

@@ -18,8 +18,22 @@ record! {
         labels: Labels,
         /// Further settings.
         annotations: BTreeMap<String, String>,
+        /// What made it.
+        owner_references: Vec<OwnerReference>,
         /// When it was created, in RFC 3339's form: of two that conflict, the older one wins.
         creation_timestamp: Option<String>,
+    }
+}
+
+record! {
+    /// What has made an object. **Source**: `meta.k8s.io/v1.OwnerReference`.
+    pub struct OwnerReference (foreign) {
+        /// Its kind: `ReplicaSet`.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// It is the one that looks after it.
+        controller: bool,
     }
 }
 

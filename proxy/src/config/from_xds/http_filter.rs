@@ -12,7 +12,7 @@ use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager
 use super::ctx::{Ctx, Out, type_name};
 use super::extension::{self, Family};
 use super::network_filter::terminal_last;
-use super::{access_log, ext_authz, fault, headers, jwt, matcher, rbac, source, value};
+use super::{access_log, ext_authz, fault, headers, jwt, matcher, rbac, source, telemetry, value};
 use crate::config::{
     AppendAction, ConfigError, Extension, ExtensionDiscovery, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter,
     HttpFilter, HttpFilterKind, OnDemandClusters, PerMillion, QueryMutation, RouterFilter,
@@ -31,7 +31,7 @@ const STRICT_HEADERS: [&str; 5] = [
 const DEFAULT_ODCDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Filters that there are, by the full name of their message.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 14] = [
     "envoy.extensions.filters.http.router.v3.Router",
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
@@ -44,6 +44,8 @@ const KNOWN: [&str; 12] = [
     "envoy.extensions.filters.http.rbac.v3.RBAC",
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
     "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+    "stats.PluginConfig",
+    "io.istio.http.peer_metadata.Config",
 ];
 
 /// The filters of a chain: the last one ends it, and no other does.
@@ -107,6 +109,8 @@ fn extension(kind: &HttpFilterKind) -> (&'static str, bool) {
         HttpFilterKind::ExtAuthz(_) => ("envoy.filters.http.ext_authz", false),
         HttpFilterKind::GrpcWeb => ("envoy.filters.http.grpc_web", false),
         HttpFilterKind::GrpcStats(_) => ("envoy.filters.http.grpc_stats", false),
+        HttpFilterKind::IstioStats(_) => ("istio.stats", false),
+        HttpFilterKind::PeerMetadata(_) => ("envoy.filters.http.peer_metadata", false),
         HttpFilterKind::OnDemand(_) => ("envoy.filters.http.on_demand", false),
         // None stands for another.
         HttpFilterKind::Discovered(_) => ("", false),
@@ -182,6 +186,10 @@ fn kind(c: &Ctx<'_>, any: &weft_proto::pb::google::protobuf::Any) -> Option<Out<
         "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Ok(HttpFilterKind::GrpcWeb),
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {
             c.unpack(any).map(|g| HttpFilterKind::GrpcStats(grpc_stats(&g)))
+        }
+        "stats.PluginConfig" => c.unpack(any).and_then(|s| telemetry::stats(c, &s)).map(HttpFilterKind::IstioStats),
+        "io.istio.http.peer_metadata.Config" => {
+            c.unpack(any).and_then(|p| telemetry::peers(c, &p)).map(HttpFilterKind::PeerMetadata)
         }
         "envoy.extensions.filters.http.on_demand.v3.OnDemand" => c
             .unpack(any)

@@ -49,6 +49,7 @@ mod service;
 mod source;
 mod stats;
 mod tcp_proxy;
+mod telemetry;
 mod tls;
 mod tls_validation;
 mod transport;

@@ -9,7 +9,7 @@ use weft_proto::pb::google::protobuf::Any;
 
 use super::ctx::{Ctx, Out, type_name};
 use super::extension::{self, Family};
-use super::{hcm, rbac, tcp_proxy, value};
+use super::{hcm, rbac, tcp_proxy, telemetry, value};
 use crate::config::{
     ConfigError, ConnectionLimit, Extension, ExtensionDiscovery, HttpConnectionManager, HttpFilterKind, NetworkFilter,
     NetworkFilterKind, RuntimeFlag,
@@ -50,6 +50,7 @@ fn extension(kind: &NetworkFilterKind) -> (&'static str, bool) {
     match kind {
         NetworkFilterKind::Http(_) => ("envoy.filters.network.http_connection_manager", true),
         NetworkFilterKind::TcpProxy(_) => ("envoy.filters.network.tcp_proxy", true),
+        NetworkFilterKind::IstioStats(_) => ("istio.stats", false),
         NetworkFilterKind::SniCluster => ("envoy.filters.network.sni_cluster", false),
         NetworkFilterKind::ConnectionLimit(_) => ("envoy.filters.network.connection_limit", false),
         NetworkFilterKind::Rbac(_) => ("envoy.filters.network.rbac", false),
@@ -80,7 +81,8 @@ fn filter(c: &Ctx<'_>, f: &pb::Filter) -> Out<NetworkFilter> {
 const FAMILY: Family<NetworkFilterKind> = Family { known: &KNOWN, convert: alone };
 
 /// Filters that there are, by the full name of their message.
-const KNOWN: [&str; 7] = [HCM, TCP_PROXY, SNI_CLUSTER, CONNECTION_LIMIT, RBAC, DIRECT_RESPONSE, ECHO];
+const KNOWN: [&str; 8] = [ISTIO_STATS, HCM, TCP_PROXY, SNI_CLUSTER, CONNECTION_LIMIT, RBAC, DIRECT_RESPONSE, ECHO];
+const ISTIO_STATS: &str = "stats.PluginConfig";
 const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const SNI_CLUSTER: &str = "envoy.extensions.filters.network.sni_cluster.v3.SniCluster";
@@ -96,6 +98,7 @@ fn convert(c: &Ctx<'_>, any: &Any) -> Option<Out<NetworkFilterKind>> {
         TCP_PROXY => {
             c.unpack(any).and_then(|t| tcp_proxy::tcp_proxy(c, &t)).map(|t| NetworkFilterKind::TcpProxy(Box::new(t)))
         }
+        ISTIO_STATS => c.unpack(any).and_then(|s| telemetry::stats(c, &s)).map(NetworkFilterKind::IstioStats),
         SNI_CLUSTER => Ok(NetworkFilterKind::SniCluster),
         CONNECTION_LIMIT => c.unpack(any).and_then(|l| connection_limit(c, &l)).map(NetworkFilterKind::ConnectionLimit),
         RBAC => c.unpack(any).and_then(|r| rbac::network(c, &r)).map(|r| NetworkFilterKind::Rbac(Box::new(r))),

@@ -13,7 +13,9 @@ use super::{cors, ext_authz, fault, http_filter, jwt, rbac};
 use crate::config::{PerFilter, PerFilterConfig};
 
 /// Filters known here that take nothing per route.
-const NOT_PER_ROUTE: [&str; 9] = [
+const NOT_PER_ROUTE: [&str; 11] = [
+    "stats.PluginConfig",
+    "io.istio.http.peer_metadata.Config",
     "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
     "envoy.extensions.filters.http.rbac.v3.RBAC",

@@ -58,6 +58,13 @@ impl Call {
         }
     }
 
+    /// Sees the messages of one side.
+    fn counted(self: Arc<Self>, is_answer: bool) -> impl FrameMap + 'static {
+        let call = self.clone();
+        let frames = Frames::new(move || if is_answer { call.responses.inc() } else { call.requests.inc() });
+        Counted { call: self, frames, is_answer }
+    }
+
     fn ended(&self, status: &http::HeaderValue) {
         let Some(code) = status.to_str().ok().and_then(|s| s.parse::<usize>().ok()) else { return };
         if let Some(slot) = self.by_status.get(code) {
@@ -106,7 +113,7 @@ impl GrpcStats {
         if body.is_end() {
             return body;
         }
-        FilteredBody::wrap(body, Messages::new(call, Side::Request))
+        FilteredBody::wrap(body, call.counted(false))
     }
 
     pub(super) fn response(&self, ctx: &StreamCtx, head: &ResponseHead, body: Body) -> Body {
@@ -118,33 +125,28 @@ impl GrpcStats {
             call.ended(status);
             return body;
         }
-        FilteredBody::wrap(body, Messages::new(call, Side::Response))
+        FilteredBody::wrap(body, call.counted(true))
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Side {
-    Request,
-    Response,
-}
-
-/// Counts messages by their length prefixes.
-struct Messages {
-    call: Arc<Call>,
-    side: Side,
+/// Tells of each message, by its length prefix.
+pub(super) struct Frames<F> {
+    tell: F,
     left: usize,
-    header: Vec<u8>,
+    header: [u8; PREFIX],
+    have: usize,
 }
 
-impl Messages {
-    fn new(call: Arc<Call>, side: Side) -> Self {
-        Messages { call, side, left: 0, header: Vec::new() }
+/// A flag and the length (gRPC over HTTP/2, "Length-Prefixed-Message").
+const PREFIX: usize = 5;
+
+impl<F: FnMut()> Frames<F> {
+    pub(super) fn new(tell: F) -> Self {
+        Frames { tell, left: 0, header: [0; PREFIX], have: 0 }
     }
-}
 
-impl FrameMap for Messages {
-    fn data(&mut self, data: Bytes) -> Bytes {
-        let mut rest = &data[..];
+    fn see(&mut self, data: &[u8]) {
+        let mut rest = data;
         while !rest.is_empty() {
             if self.left > 0 {
                 let n = self.left.min(rest.len());
@@ -152,21 +154,41 @@ impl FrameMap for Messages {
                 rest = &rest[n..];
                 continue;
             }
-            let n = (5 - self.header.len()).min(rest.len());
-            self.header.extend_from_slice(&rest[..n]);
+            let n = (PREFIX - self.have).min(rest.len());
+            self.header[self.have..self.have + n].copy_from_slice(&rest[..n]);
+            self.have += n;
             rest = &rest[n..];
-            if let [_, a, b, c, d] = self.header[..] {
+            if self.have == PREFIX {
+                let [_, a, b, c, d] = self.header;
                 self.left = u32::from_be_bytes([a, b, c, d]) as usize;
-                self.header.clear();
-                let count = if self.side == Side::Request { &self.call.requests } else { &self.call.responses };
-                count.inc();
+                self.have = 0;
+                (self.tell)();
             }
         }
+    }
+}
+
+impl<F: FnMut() + Send> FrameMap for Frames<F> {
+    fn data(&mut self, data: Bytes) -> Bytes {
+        self.see(&data);
         data
+    }
+}
+
+/// The messages of one side of a call, and at the end of the answer how it went.
+struct Counted<F> {
+    call: Arc<Call>,
+    frames: Frames<F>,
+    is_answer: bool,
+}
+
+impl<F: FnMut() + Send> FrameMap for Counted<F> {
+    fn data(&mut self, data: Bytes) -> Bytes {
+        self.frames.data(data)
     }
 
     fn trailers(&mut self, trailers: HeaderMap) -> Result<HeaderMap, Bytes> {
-        if self.side == Side::Response
+        if self.is_answer
             && let Some(status) = trailers.get("grpc-status")
         {
             self.call.ended(status);

@@ -13,8 +13,10 @@ mod grpc_stats;
 mod grpc_web;
 mod health_check;
 mod held;
+mod istio_stats;
 mod jwt;
 mod on_demand;
+mod peer_metadata;
 mod rbac;
 mod trailers;
 
@@ -26,6 +28,7 @@ pub(in crate::http) use self::edits::apply as apply_edits;
 pub(in crate::http) use self::fault::limit;
 pub use self::fault::{Active as ActiveFaults, LimitedBody};
 pub use self::held::HeldBody;
+pub use self::peer_metadata::Peers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,7 +42,7 @@ use super::head::ResponseHead;
 use super::headers::Mutations;
 use super::stream::StreamCtx;
 use crate::app::Parts;
-use crate::cluster::Clusters;
+use crate::cluster::{Cluster, Clusters};
 use crate::config::{self, ConfigError, HttpFilterKind, PerFilter, PerFilterConfig};
 use crate::http::HeaderMap;
 use crate::runtime::Runtime;
@@ -73,6 +76,8 @@ enum Kind {
     ExtAuthz(Box<ext_authz::ExtAuthz>),
     GrpcWeb,
     GrpcStats(grpc_stats::GrpcStats),
+    IstioStats(Box<istio_stats::IstioStats>),
+    PeerMetadata(Box<peer_metadata::PeerMetadata>),
     OnDemand(Box<on_demand::OnDemand>),
     /// A discovered router: what the chain leads to.
     Router,
@@ -176,6 +181,12 @@ impl Chain {
             }
             HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
             HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
+            HttpFilterKind::IstioStats(c) => {
+                Kind::IstioStats(Box::new(istio_stats::IstioStats::new(c, &parts.telemetry)))
+            }
+            HttpFilterKind::PeerMetadata(c) => {
+                Kind::PeerMetadata(Box::new(peer_metadata::PeerMetadata::new(c, &parts.telemetry)))
+            }
             HttpFilterKind::OnDemand(c) => {
                 Kind::OnDemand(Box::new(on_demand::OnDemand::new(c.clone(), parts.on_demand.clone())))
             }
@@ -272,7 +283,32 @@ impl Chain {
                 body = filter.response(ctx, head, body, i);
             }
         }
+        // All of them have seen it, so it is known who has answered.
+        if !ctx.messages.is_empty() {
+            self.reports().for_each(|(i, stats)| stats.answered(ctx, i));
+        }
         body
+    }
+
+    /// Whether requests that have ended are counted.
+    pub fn is_counting(&self) -> bool {
+        self.reports().next().is_some()
+    }
+
+    /// A request has ended.
+    pub fn ended(&self, ctx: &StreamCtx, cluster: Option<&Cluster>) {
+        for (i, stats) in self.reports() {
+            if self.filters.get(i).is_some_and(|filter| filter.is_on(ctx, i)) {
+                stats.ended(ctx, cluster, i);
+            }
+        }
+    }
+
+    fn reports(&self) -> impl Iterator<Item = (usize, &istio_stats::IstioStats)> {
+        let all = self.filters.iter().enumerate();
+        all.filter_map(
+            |(i, filter)| if let Kind::IstioStats(stats) = &filter.kind { Some((i, &**stats)) } else { None },
+        )
     }
 }
 
@@ -343,6 +379,14 @@ impl Filter {
                 let body = g.request(&ctx, body);
                 Flow::Continue(ctx, body)
             }
+            Kind::IstioStats(s) => {
+                let body = s.request(&mut ctx, body, i);
+                Flow::Continue(ctx, body)
+            }
+            Kind::PeerMetadata(p) => {
+                p.request(&mut ctx);
+                Flow::Continue(ctx, body)
+            }
             // Few requests wait: the others' futures should not be larger for it.
             Kind::OnDemand(o) if o.holds(&ctx, i) => Box::pin(o.request(ctx, body, i)).await,
             Kind::Router | Kind::OnDemand(_) => Flow::Continue(ctx, body),
@@ -368,6 +412,11 @@ impl Filter {
             }
             Kind::GrpcWeb => grpc_web::response(ctx, head, body),
             Kind::GrpcStats(g) => g.response(ctx, head, body),
+            Kind::IstioStats(s) => s.response(ctx, body, i),
+            Kind::PeerMetadata(p) => {
+                p.response(ctx, head);
+                body
+            }
             Kind::HealthCheck(h) => {
                 h.response(ctx, head);
                 body

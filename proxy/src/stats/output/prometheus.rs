@@ -38,6 +38,9 @@ pub(super) fn render(stats: &Collected, extractor: &Extractor, query: &Query, vi
     out
 }
 
+/// What metrics begin with whose name is not Envoy's (Istio's name for it).
+const CUSTOM: &str = "istiocustom.";
+
 type WriteHistogram = fn(&mut String, &str, &str, &HistogramInner);
 
 /// Writes metrics in groups of the same name without tags, each under its `# TYPE` line.
@@ -55,7 +58,11 @@ fn families<'a, T: 'a>(
         groups.entry(name).or_default().push((labels.collect::<Vec<_>>().join(","), metric));
     }
     for (name, metrics) in groups {
-        let family = ["envoy_", &sanitize(&name)].concat();
+        // What is not Envoy's has its own name, as in Envoy's custom namespaces.
+        let family = match name.strip_prefix(CUSTOM) {
+            Some(own) => sanitize(own),
+            None => ["envoy_", &sanitize(&name)].concat(),
+        };
         let _ = writeln!(out, "# TYPE {family} {type_name}");
         metrics.into_iter().for_each(|(labels, metric)| write(out, &family, &labels, metric));
     }

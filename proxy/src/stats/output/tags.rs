@@ -41,9 +41,13 @@ impl Extractor {
     pub(super) fn extract(&self, meta: &Meta) -> Extracted {
         let fixed = self.fixed.iter().map(|(tag, value)| (Cow::Owned(tag.clone()), value.clone()));
         let mut found = Found { tags: fixed.collect(), cut: Vec::new() };
+        if let Some(tagged) = meta.tagged.as_ref().filter(|tagged| tagged.labels) {
+            found.tags.extend(tagged.tags.iter().map(|(tag, value)| (tag.clone(), value.to_string())));
+            return Extracted { name: meta.scope.prefix.trim_end_matches('.').to_owned(), tags: found.tags };
+        }
         let text = match meta.tagged.as_ref().filter(|_| self.default_tags) {
             Some(tagged) => {
-                let own = tagged.tags.iter().map(|(tag, value)| (Cow::Borrowed(*tag), value.to_string()));
+                let own = tagged.tags.iter().map(|(tag, value)| (tag.clone(), value.to_string()));
                 found.tags.extend(own);
                 [&*meta.scope.prefix, &*tagged.metric].concat()
             }
