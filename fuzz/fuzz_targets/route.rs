@@ -44,6 +44,7 @@ fn world() -> (Built, Arc<HttpConn>) {
         xds_cache: None,
         apply_levels: Arc::new(|_| ()),
         load_secrets: from_file::load_secrets,
+        beside: None,
     };
     let built = app::build(bootstrap, &options).expect("it can be built");
     let filter = &listeners[0].filter_chains[0].filters[0];

@@ -60,6 +60,7 @@ fn run(args: &Args) -> Result<(), String> {
         flush: args.flush(),
         apply_levels,
         load_secrets: from_file::load_secrets,
+        beside: args.role.as_ref().map(Role::beside).transpose()?.flatten(),
     };
     let built = app::build(loaded.bootstrap, &options).map_err(|e| e.to_string())?;
     match args.mode {

@@ -18,6 +18,7 @@ use crate::cluster::{Cluster, Host};
 use crate::config::{self, HealthStatus};
 use crate::identity::Identity;
 use crate::listener::{Listener, ListenerManager};
+use crate::mesh::agent::Ready;
 use crate::stream_info::PeerAddr;
 use crate::transport::tls;
 use crate::xds::{Phase, Xds};
@@ -62,6 +63,19 @@ pub async fn start(
     let logs = AccessLogs::compile(&admin.access_log, &built.parts.sinks, &built.parts.runtime)?;
     let sources = sources(built, options, listeners, xds, identity, commands);
     Ok(Some(tokio::spawn(server.serve(sources, logs, std::future::pending()))))
+}
+
+/// Whether the process serves, and if not why.
+pub fn readiness(built: &Built, xds: &Xds, identity: Option<Identity>) -> Ready {
+    let (draining, xds) = (built.description.draining.clone(), xds.clone());
+    Arc::new(move || {
+        let waits = identity.as_ref().and_then(Identity::waits);
+        match state(draining.load(Ordering::Relaxed), xds.phase(), waits.is_some()) {
+            ServerState::Live => Ok(()),
+            ServerState::Draining => Err("it drains".to_owned()),
+            _ => Err(waits.unwrap_or_else(|| "it waits for its configuration".to_owned())),
+        }
+    })
 }
 
 fn sources(

@@ -125,6 +125,8 @@ pub struct Options {
     pub flush: FlushOptions,
     /// Changes the log's levels.
     pub apply_levels: admin::ApplyLevels,
+    /// The application it is beside, and the port for those who look after both; absent: there is none.
+    pub beside: Option<crate::mesh::agent::Beside>,
     /// Reads a file of secrets.
     pub load_secrets: fn(&std::path::Path) -> Result<Vec<config::Secret>, ConfigError>,
 }

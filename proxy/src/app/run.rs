@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::listener::accept::{self, Socket};
 use crate::listener::bind::Bound;
 use crate::listener::{Assignment, DrainStyle, Listener, ListenerManager, Sockets};
+use crate::mesh::agent::Agent;
 use crate::transport::tls;
 use crate::upstream::pool;
 use crate::worker;
@@ -140,6 +141,15 @@ async fn supervise(
         cache: options.xds_cache.clone(),
         identity: identity.clone(),
     })?;
+    let ready = admin::readiness(&built, &xds, identity.clone());
+    let agent = match options.beside.clone() {
+        None => None,
+        Some(beside) => {
+            let port = beside.port;
+            let agent = Agent::bind(beside).await.with_context(|| format!("--agent-port: cannot bind {port}"))?;
+            Some(tokio::spawn(agent.serve(parts.stats.clone(), ready, commands.clone())))
+        }
+    };
     let admin = admin::start(&built, options, &listeners, &xds, identity, commands).await?;
     let discovery = tokio::spawn(discovery.run());
     let watching = tokio::spawn(tls::watch_secrets(parts.secrets.clone()));
@@ -190,6 +200,9 @@ async fn supervise(
         _ = int.recv() => tracing::info!("second signal; ending at once"),
     }
     watching.abort();
+    if let Some(a) = agent {
+        a.abort();
+    }
     if let Some(a) = admin {
         a.abort();
     }

@@ -3,6 +3,7 @@
 //! Owns the bootstrap that such a proxy runs with, made from what its pod says of itself, as Istio's agent makes Envoy's. Must
 //! not know: what a bootstrap means; it is loaded like anybody's.
 
+pub mod agent;
 mod bootstrap;
 #[cfg(test)]
 mod tests;
@@ -87,6 +88,15 @@ pub struct Workload {
     /// Port of /stats/prometheus
     #[arg(long, value_name = "PORT", default_value_t = 15090)]
     pub metrics_port: u16,
+    /// Port for those who look after the pod: metrics of proxy and application, readiness, the application's probes; 0: none
+    #[arg(long, value_name = "PORT", default_value_t = 15020)]
+    pub agent_port: u16,
+    /// Where the application has metrics: the pod's annotations prometheus.io/scrape, port and path, as JSON
+    #[arg(long, env = "ISTIO_PROMETHEUS_ANNOTATIONS", value_name = "JSON")]
+    pub prometheus_annotations: Option<String>,
+    /// The application's probes by the path they are asked at, as JSON
+    #[arg(long, env = "ISTIO_KUBE_APP_PROBERS", value_name = "JSON")]
+    pub app_probers: Option<String>,
 }
 
 /// How connections of the workload reach the proxy.
@@ -113,6 +123,17 @@ impl Role {
             Self::Router(of) => ("router", of),
         };
         Ok(bootstrap::of(kind, of, &of.all_labels()?).to_string())
+    }
+}
+
+impl Role {
+    /// What it does for those who look after its pod; `None`: nothing.
+    ///
+    /// # Errors
+    /// An option that cannot be read.
+    pub fn beside(&self) -> Result<Option<agent::Beside>, String> {
+        let (Self::Sidecar(of) | Self::Router(of)) = self;
+        agent::Beside::of(of)
     }
 }
 
