@@ -10,6 +10,8 @@ mod capture;
 mod files;
 #[path = "up/life.rs"]
 mod life;
+#[path = "up/telemetry.rs"]
+mod telemetry;
 
 use std::path::Path;
 

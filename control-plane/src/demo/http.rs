@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -20,6 +21,11 @@ use tokio::sync::Semaphore;
 const CONNECTIONS: usize = 1024;
 /// The longest body that is read.
 const BODY_BYTES: usize = 1 << 20;
+
+/// Where every application has its metrics, as the originals do.
+const METRICS: &str = "/metrics";
+static ANSWERED: AtomicU64 = AtomicU64::new(0);
+static FAILED: AtomicU64 = AtomicU64::new(0);
 
 /// Headers that go from a request to those it leads to: who asks, and which request it belongs to.
 const FORWARDED: [&str; 12] = [
@@ -80,10 +86,24 @@ async fn one(app: &impl Application, request: Request<Incoming>) -> Response<Ful
     };
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let (method, at) = (head.method.clone(), path.clone());
+    if path == METRICS {
+        return typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics());
+    }
     let asked = Asked { method: head.method, path, headers: head.headers, body: body.to_bytes() };
     let answer = app.answer(asked).await;
     println!("{method} {at} {}", answer.status().as_u16());
+    let answered = if answer.status().is_server_error() { &FAILED } else { &ANSWERED };
+    answered.fetch_add(1, Relaxed);
     answer
+}
+
+/// What it has answered, as Prometheus reads it.
+fn metrics() -> String {
+    let (answered, failed) = (ANSWERED.load(Relaxed), FAILED.load(Relaxed));
+    format!(
+        "# TYPE demo_requests_total counter\ndemo_requests_total{{outcome=\"answered\"}} {answered}\n\
+         demo_requests_total{{outcome=\"failed\"}} {failed}\n"
+    )
 }
 
 pub(super) fn text(status: StatusCode, text: impl Into<String>) -> Response<Full<Bytes>> {

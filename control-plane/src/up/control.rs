@@ -60,7 +60,7 @@ fn describe(pod: &Pod) -> Json {
     let pids = pod.pids();
     let phase = pod.phase().borrow().clone();
     let reason = match &phase {
-        Phase::Restarting(reason) | Phase::Failed(reason) => Some(reason.clone()),
+        Phase::Restarting(reason) | Phase::Failed(reason) | Phase::NotReady(reason) => Some(reason.clone()),
         _ => None,
     };
     json!({
@@ -87,6 +87,7 @@ pub fn name(phase: &Phase) -> &'static str {
         Phase::WaitingForApplication => "waiting for its application",
         Phase::Started => "waiting for other proxies to know it",
         Phase::Ready => "ready",
+        Phase::NotReady(_) => "not ready",
         Phase::Restarting(_) => "restarting",
         Phase::Failed(_) => "failed",
         Phase::Stopping => "stopping",

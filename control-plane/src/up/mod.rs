@@ -8,6 +8,7 @@
 //! | [`plan`], [`commands`] | which pods there should be, and what runs in them |
 //! | [`local`] | the directory's objects as a cluster would have them |
 //! | [`mesh`], [`pod`], [`process`] | what runs |
+//! | [`probes`] | what containers are asked |
 //! | [`fabric`], [`namespace`] | the network |
 //! | [`relay`] | this machine's ports for gateways |
 //! | [`state`], [`control`] | what other commands find |
@@ -23,6 +24,7 @@ pub mod names;
 pub mod namespace;
 pub mod plan;
 pub mod pod;
+pub mod probes;
 pub mod process;
 pub mod relay;
 pub mod run;

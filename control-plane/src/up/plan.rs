@@ -7,7 +7,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use super::commands::Commands;
-use crate::model::kinds::meta::Labels;
+use super::probes::{self, Probe};
+use crate::model::kinds::meta::{Labels, Meta};
 use crate::model::kinds::workload::{Container, Deployment, Pod, PodSpec};
 use crate::model::kinds::{Kind, Object, StatefulSet};
 
@@ -27,8 +28,12 @@ pub struct PodPlan {
     pub labels: Labels,
     /// What it runs, as it was written.
     pub spec: PodSpec,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
     /// What is started for its containers.
     pub commands: Vec<Command>,
+    /// What is asked of them.
+    pub probes: Vec<Probe>,
     /// It is a gateway: no application, its proxy takes traffic from outside.
     pub is_gateway: bool,
     /// Why it cannot run.
@@ -66,12 +71,13 @@ impl PodPlan {
 #[must_use]
 pub fn pods(of: &Object, commands: &Commands) -> Vec<PodPlan> {
     let namespace = of.key.namespace.to_string();
-    let plan = |name: String, labels: &Labels, spec: &PodSpec| {
-        let (commands, unrunnable) = match started(spec, &name, &namespace, commands) {
-            Ok(commands) => (commands, None),
-            Err(reason) => (Vec::new(), Some(reason)),
+    let plan = |name: String, meta: &Meta, spec: &PodSpec| {
+        let made = started(spec, &name, &namespace, commands).and_then(|commands| Ok((commands, probes::of(spec)?)));
+        let ((commands, probes), unrunnable) = match made {
+            Ok(made) => (made, None),
+            Err(reason) => (Default::default(), Some(reason)),
         };
-        let mut labels = labels.clone();
+        let mut labels = meta.labels.clone();
         labels.entry(TLS_MODE.0.to_owned()).or_insert_with(|| TLS_MODE.1.to_owned());
         PodPlan {
             name,
@@ -79,7 +85,9 @@ pub fn pods(of: &Object, commands: &Commands) -> Vec<PodPlan> {
             workload: of.key.name.to_string(),
             labels,
             spec: spec.clone(),
+            annotations: meta.annotations.clone(),
             commands,
+            probes,
             is_gateway: false,
             unrunnable,
         }
@@ -87,7 +95,7 @@ pub fn pods(of: &Object, commands: &Commands) -> Vec<PodPlan> {
     if let Some(pod) = of.of::<Pod>() {
         // One with an address runs somewhere already.
         let runs = !pod.addresses().is_empty() || pod.is_over();
-        return if runs { Vec::new() } else { vec![plan(of.key.name.to_string(), &of.meta.labels, &pod.spec)] };
+        return if runs { Vec::new() } else { vec![plan(of.key.name.to_string(), &of.meta, &pod.spec)] };
     }
     let Some(deployment) = of.of::<Deployment>().or_else(|| of.of::<StatefulSet>().map(|set| &set.0)) else {
         return Vec::new();
@@ -99,7 +107,7 @@ pub fn pods(of: &Object, commands: &Commands) -> Vec<PodPlan> {
         if is_set { format!("{}-{index}", of.key.name) } else { format!("{}-{hash}-{index}", of.key.name) }
     };
     (0..deployment.spec.replicas.unwrap_or(1))
-        .map(|index| plan(name(index), &template.metadata.labels, &template.spec))
+        .map(|index| plan(name(index), &template.metadata, &template.spec))
         .collect()
 }
 
@@ -113,7 +121,9 @@ pub fn gateway(name: &str, namespace: &str, mut labels: Labels, service_account:
         workload: name.to_owned(),
         labels,
         spec: PodSpec { service_account_name: Some(service_account.to_owned()), ..PodSpec::default() },
+        annotations: BTreeMap::new(),
         commands: Vec::new(),
+        probes: Vec::new(),
         is_gateway: true,
         unrunnable: None,
     }

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -18,6 +19,7 @@ use super::fabric;
 use super::names;
 use super::namespace::Namespace;
 use super::plan::{Command, PodPlan};
+use super::probes::{self, Asker, Purpose};
 use super::process::{Process, Start, describe};
 use crate::ca::Ca;
 use crate::capture::{Backend, PROXY_ID, Rules};
@@ -48,6 +50,8 @@ pub enum Phase {
     Started,
     /// It serves, and everybody knows it.
     Ready,
+    /// Its probes say that it cannot be used now.
+    NotReady(String),
     /// Something ended, and is started again.
     Restarting(String),
     /// It cannot run.
@@ -256,17 +260,60 @@ impl Pod {
         }
         let names: Vec<_> = self.plan.commands.iter().map(|command| command.container.clone()).collect();
         let end = first_end(containers, &names);
-        let ready = async {
-            for port in self.plan.commands.iter().flat_map(|command| &command.ports) {
-                self.listens(*port).await;
-            }
-            self.phase.send_replace(Phase::Started);
-            std::future::pending::<()>().await;
-        };
         tokio::select! {
             ended = end => ended,
-            () = ready => Ok(String::new()),
+            why = self.probed(around) => Ok(why),
         }
+    }
+
+    /// Asks the application how it is, and says so; returns why it has to be started again.
+    async fn probed(&self, around: &Surroundings) -> String {
+        let asker = Asker {
+            namespace: &self.namespace,
+            over: names::mounts(&around.etc, &self.plan.namespace),
+            uid: around.is_root.then_some(NOBODY),
+            log: around.logs.join(format!("{}.probes.log", self.plan.full_name())),
+        };
+        let asked = |command: &&Command| {
+            let mut probes = self.plan.probes.iter();
+            probes.any(|probe| probe.container == command.container && probe.purpose == Purpose::Readiness)
+        };
+        // What probes say, while it does not listen yet where nobody asks.
+        let (listens, said) = (AtomicBool::new(false), Mutex::new(None));
+        let tell = || match (listens.load(Relaxed), said.lock().clone()) {
+            (true, Some(Ok(()))) => self.serves(),
+            (_, Some(Err(why))) => {
+                self.phase.send_replace(Phase::NotReady(why));
+            }
+            _ => {}
+        };
+        let listening = async {
+            for port in self.plan.commands.iter().filter(|of| !asked(of)).flat_map(|of| &of.ports) {
+                self.listens(*port).await;
+            }
+            listens.store(true, Relaxed);
+            tell();
+            std::future::pending::<()>().await;
+        };
+        let watched = probes::watch(&asker, &self.plan.probes, |state| {
+            *said.lock() = Some(state);
+            tell();
+        });
+        tokio::select! {
+            why = watched => why,
+            () = listening => String::new(),
+        }
+    }
+
+    /// It can be used; what is known stays known.
+    fn serves(&self) {
+        self.phase.send_if_modified(|phase| {
+            let is_new = !matches!(phase, Phase::Started | Phase::Ready);
+            if is_new {
+                *phase = Phase::Started;
+            }
+            is_new
+        });
     }
 
     /// Waits until something listens on a port of the pod's loopback.
@@ -295,6 +342,24 @@ impl Pod {
         env
     }
 
+    /// What the proxy is told of the application, as Istio's injector tells it.
+    fn of_application(&self) -> Vec<String> {
+        let annotation = |key: &str| self.plan.annotations.get(&format!("prometheus.io/{key}"));
+        let scraped: serde_json::Map<_, _> = ["scrape", "port", "path"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), annotation(key)?.clone().into())))
+            .collect();
+        let mut argv = Vec::new();
+        if annotation("scrape").is_some_and(|scrape| scrape == "true") {
+            argv.extend(["--prometheus-annotations".to_owned(), serde_json::Value::from(scraped).to_string()]);
+        }
+        let probers = probes::for_proxy(&self.plan.probes);
+        if probers.as_object().is_some_and(|all| !all.is_empty()) {
+            argv.extend(["--app-probers".to_owned(), probers.to_string()]);
+        }
+        argv
+    }
+
     fn proxy(&self, around: &Surroundings) -> Start {
         let plan = &self.plan;
         let role = if plan.is_gateway { "router" } else { "sidecar" };
@@ -318,6 +383,7 @@ impl Pod {
         if let Some(ttl) = around.certificate_ttl {
             argv.extend(["--certificate-ttl".to_owned(), ttl.as_secs().max(1).to_string()]);
         }
+        argv.extend(self.of_application());
         argv.extend(told.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]));
         argv.extend(plan.labels.iter().flat_map(|(key, value)| ["--label".to_owned(), format!("{key}={value}")]));
         Start {

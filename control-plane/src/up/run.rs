@@ -237,7 +237,9 @@ impl Said {
                     let up = phases.values().filter(|phase| **phase == Phase::Ready).count();
                     eprintln!("  {name} is ready ({up} of {ready})");
                 }
-                Phase::Failed(reason) | Phase::Restarting(reason) if before != Some(phase) => {
+                Phase::Failed(reason) | Phase::Restarting(reason) | Phase::NotReady(reason)
+                    if before != Some(phase) =>
+                {
                     eprintln!("  {name}: {}: {reason}", control::name(phase));
                 }
                 _ => {}

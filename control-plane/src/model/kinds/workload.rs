@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 
 use super::meta::{LabelSelector, Labels, Meta};
+use super::service::PortRef;
 use crate::model::read::record;
 
 record! {
@@ -63,6 +64,86 @@ record! {
         args: Vec<String>,
         /// Its environment.
         env: Vec<EnvVar>,
+        /// Whether it can be used.
+        readiness_probe: Option<Probe>,
+        /// Whether it has to be started again.
+        liveness_probe: Option<Probe>,
+        /// Whether it has started; until then the others wait.
+        startup_probe: Option<Probe>,
+    }
+}
+
+record! {
+    /// A question to a container. **Source**: `v1.Probe`.
+    pub struct Probe (foreign) {
+        /// A GET; an answer below 400 is good.
+        http_get: Option<HttpGet>,
+        /// A connection.
+        tcp_socket: Option<TcpSocket>,
+        /// gRPC's health service.
+        grpc: Option<GrpcAction>,
+        /// A command that ends with 0.
+        exec: Option<ExecAction>,
+        /// When it begins. Default: 0.
+        initial_delay_seconds: Option<u32>,
+        /// How often. Default: 10, at least 1.
+        period_seconds: Option<u32>,
+        /// How long an answer may take. Default: 1, at least 1.
+        timeout_seconds: Option<u32>,
+        /// So many good ones in a row are good. Default: 1.
+        success_threshold: Option<u32>,
+        /// So many bad ones in a row are bad. Default: 3.
+        failure_threshold: Option<u32>,
+    }
+}
+
+record! {
+    /// A GET. **Source**: `v1.HTTPGetAction`.
+    pub struct HttpGet (foreign) {
+        /// Path and query. Default: `/`.
+        path: Option<String>,
+        /// The container's port.
+        port: Option<PortRef>,
+        /// `HTTP` (the default) or `HTTPS`.
+        scheme: Option<String>,
+        /// Headers.
+        http_headers: Vec<HttpHeader>,
+    }
+}
+
+record! {
+    /// A header. **Source**: `v1.HTTPHeader`.
+    pub struct HttpHeader {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    }
+}
+
+record! {
+    /// A connection. **Source**: `v1.TCPSocketAction`.
+    pub struct TcpSocket (foreign) {
+        /// The container's port.
+        port: Option<PortRef>,
+    }
+}
+
+record! {
+    /// gRPC's health service. **Source**: `v1.GRPCAction`.
+    pub struct GrpcAction (foreign) {
+        /// The container's port.
+        port: Option<PortRef>,
+        /// What is asked for. Default: the server as a whole.
+        service: Option<String>,
+    }
+}
+
+record! {
+    /// A command. **Source**: `v1.ExecAction`.
+    pub struct ExecAction (foreign) {
+        /// Program and arguments.
+        command: Vec<String>,
     }
 }
 
