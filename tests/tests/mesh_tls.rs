@@ -3,6 +3,8 @@
 
 #[path = "mesh_tls/east_west.rs"]
 mod east_west;
+#[path = "mesh_tls/hour.rs"]
+mod hour;
 #[path = "mesh_tls/matrix.rs"]
 mod matrix;
 #[path = "mesh_tls/policy.rs"]

@@ -12,7 +12,7 @@ use weft_tests::wait::{PATIENCE, eventually};
 use super::scene::{Caller, Mesh, Protocol, skipped};
 
 /// A connection for each request, so that each has a handshake between the sidecars.
-const ONE_REQUEST: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
+pub(crate) const ONE_REQUEST: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n\
     metadata: {name: echo, namespace: shop}\n\
     spec: {host: echo, trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}}\n---\n\
     apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: all, namespace: shop}\n\
@@ -60,24 +60,24 @@ impl Load {
     }
 }
 
-fn roots(mesh: &Mesh) -> String {
+pub(crate) fn roots(mesh: &Mesh) -> String {
     std::fs::read_to_string(mesh.plane.ca_dir().join("root-cert.pem")).unwrap_or_default()
 }
 
-async fn ask_for_another(mesh: &Mesh) -> Result<()> {
+pub(crate) async fn ask_for_another(mesh: &Mesh) -> Result<()> {
     let dir = mesh.plane.ca_dir();
     mesh.plane.weft(&["ca", "rotate-root", "--ca-dir", &dir.to_string_lossy()]).await.map(drop)
 }
 
 /// Waits until there is one root, and it is another than these were.
-async fn replaced(mesh: &Mesh, before: &str) -> Result<()> {
+pub(crate) async fn replaced(mesh: &Mesh, before: &str, ttl: u32) -> Result<()> {
     let complete = || async {
         let now = roots(mesh);
         let status = mesh.plane.weft(&["ca", "status"]).await.ok()?;
         let one = now.matches("BEGIN CERTIFICATE").count() == 1;
         (one && now != before && status.contains(" steady,")).then_some(())
     };
-    let patience = PATIENCE * 2 + Duration::from_secs(u64::from(ttl()) * 3);
+    let patience = PATIENCE * 2 + Duration::from_secs(u64::from(ttl) * 3);
     if let Err(error) = eventually("the root is replaced", patience, complete).await {
         return Err(error.context(mesh.plane.weft(&["ca", "status"]).await?).context(mesh.plane.log()));
     }
@@ -95,7 +95,7 @@ async fn roots_are_replaced_twice_and_no_request_fails() -> Result<()> {
     for _ in 0..2 {
         let before = roots(&mesh);
         ask_for_another(&mesh).await?;
-        replaced(&mesh, &before).await?;
+        replaced(&mesh, &before, ttl()).await?;
     }
     load.end(tasks, &mesh).await?;
     let gone = || async { (mesh.plane.metric("weft_ca_rotations_total").await.ok()? == 2.0).then_some(()) };
@@ -121,6 +121,6 @@ async fn a_replacement_outlives_the_control_plane() -> Result<()> {
         eventually(phase, PATIENCE * 2, reached).await?;
         mesh.plane.restart().await?;
     }
-    replaced(&mesh, &before).await?;
+    replaced(&mesh, &before, ttl()).await?;
     load.end(tasks, &mesh).await
 }

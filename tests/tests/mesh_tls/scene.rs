@@ -208,11 +208,20 @@ impl Prober {
 
     /// Whether the workload answers a caller.
     pub(crate) async fn answers(&self, caller: &Caller, protocol: Protocol) -> bool {
+        self.called(caller, protocol).await.is_ok()
+    }
+
+    /// Calls the workload.
+    ///
+    /// # Errors
+    /// Why there is no answer, or no good one.
+    pub(crate) async fn called(&self, caller: &Caller, protocol: Protocol) -> Result<()> {
         let exchange = async {
-            let stream = self.open(caller, protocol).await?;
-            self.speak(stream, protocol).await
+            let stream = self.open(caller, protocol).await.context("connect")?;
+            anyhow::ensure!(self.speak(stream, protocol).await?, "another answer");
+            Ok(())
         };
-        matches!(tokio::time::timeout(PATIENCE, exchange).await, Ok(Ok(true)))
+        tokio::time::timeout(PATIENCE, exchange).await.context("no answer")?
     }
 
     /// The status of an HTTP/1.1 request with these lines of headers, on a connection of its own.
