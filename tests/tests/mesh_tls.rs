@@ -7,6 +7,8 @@ mod east_west;
 mod hour;
 #[path = "mesh_tls/matrix.rs"]
 mod matrix;
+#[path = "mesh_tls/metrics.rs"]
+mod metrics;
 #[path = "mesh_tls/policy.rs"]
 mod policy;
 #[path = "mesh_tls/rotation.rs"]

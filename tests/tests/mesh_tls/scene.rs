@@ -77,7 +77,9 @@ pub(crate) struct Mesh {
     /// Where the operator's authority is.
     _dir: TempDir,
     _apps: (Upstream, Upstream, Greeter),
-    _sds: Option<[Plane; 2]>,
+    _sds: Vec<Plane>,
+    /// What the application of HTTP has got.
+    pub(crate) journal: Journal,
 }
 
 /// Calls the workload in all ways.
@@ -109,10 +111,15 @@ pub(crate) fn skipped(kind: Kind) -> bool {
 impl Mesh {
     /// Starts it with `kind` on both sides. `ttl`: of certificates, in seconds. `plugged`: the authority is the test's.
     pub(crate) async fn start(kind: Kind, ttl: u32, plugged: bool, more: &str) -> Result<Self> {
+        Self::of([kind, kind], ttl, plugged, more).await
+    }
+
+    /// The same with proxies of two kinds: that of the workload, that of its caller.
+    pub(crate) async fn of(kinds: [Kind; 2], ttl: u32, plugged: bool, more: &str) -> Result<Self> {
         let services = (0..4).map(|_| Reserved::new()).collect::<Result<Vec<_>>>()?;
-        let journal = Journal::default();
-        let http = Upstream::start("app", Flavour::Http, journal.clone()).await?;
-        let tcp = Upstream::start("tcp", Flavour::Tcp, journal).await?;
+        let apps = Journal::default();
+        let http = Upstream::start("app", Flavour::Http, apps.clone()).await?;
+        let tcp = Upstream::start("tcp", Flavour::Tcp, apps.clone()).await?;
         let greeter = Greeter::start().await?;
         let targets = [http.port(), http.port(), tcp.port(), greeter.port()];
         let echo = Workload { ttl, ..Workload::new("echo", "shop", services[0].port()) };
@@ -127,21 +134,13 @@ impl Mesh {
         }
         let objects = objects(&echo, &caller, &services, &targets) + more;
         let plane = ControlPlane::secured(&[("mesh.yaml", &objects)], &args).await?;
-        let (server, client, sds) = match kind {
-            Kind::Weft => {
-                let server = World::start(kind, &echo.weft(&plane).await?).await?;
-                (server, World::start(kind, &caller.weft(&plane).await?).await?, None)
-            }
-            Kind::Envoy => {
-                let [one, other] = [sds_of(&root, &echo).await?, sds_of(&root, &caller).await?];
-                let server = World::start(kind, &echo.envoy(&plane, one.port())).await?;
-                let client = World::start(kind, &caller.envoy(&plane, other.port())).await?;
-                (server, client, Some([one, other]))
-            }
-        };
+        let mut sds = Vec::new();
+        let server = sidecar(kinds[0], &echo, &plane, &root, &mut sds).await?;
+        let client = sidecar(kinds[1], &caller, &plane, &root, &mut sds).await?;
+        let journal = apps.clone();
         let prober = Prober { echo, services: std::array::from_fn(|place| services[place].port()), targets };
         let (_dir, _services, _apps, _sds) = (dir, services, (http, tcp, greeter), sds);
-        let mesh = Self { plane, server, client, root, prober, _dir, _services, _apps, _sds };
+        let mesh = Self { plane, server, client, root, prober, journal, _dir, _services, _apps, _sds };
         mesh.plane.quiet(2).await?;
         Ok(mesh)
     }
@@ -273,6 +272,20 @@ impl Prober {
             }
         }
     }
+}
+
+/// A workload's proxy; what it gets its certificate from is kept in `sds`.
+async fn sidecar(kind: Kind, of: &Workload, plane: &ControlPlane, root: &Root, sds: &mut Vec<Plane>) -> Result<World> {
+    let bootstrap = match kind {
+        Kind::Weft => of.weft(plane).await?,
+        Kind::Envoy => {
+            let beside = sds_of(root, of).await?;
+            let bootstrap = of.envoy(plane, beside.port());
+            sds.push(beside);
+            bootstrap
+        }
+    };
+    World::start(kind, &bootstrap).await
 }
 
 /// The address of the service: of this machine, as connections are not redirected.
