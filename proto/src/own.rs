@@ -44,7 +44,7 @@ pub mod istio_auth {
 
 /// `stats`: Istio's filter of standard metrics.
 pub mod stats {
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     /// The filter. **Source**: `stats.PluginConfig`, where its fields are described.
     #[derive(Clone, PartialEq, prost::Message)]
@@ -61,8 +61,8 @@ pub mod stats {
     #[derive(Clone, PartialEq, prost::Message)]
     pub struct MetricConfig {
         /// Labels that are added or replaced, with expressions.
-        #[prost(map = "string, string", tag = "1")]
-        pub dimensions: HashMap<String, String>,
+        #[prost(btree_map = "string, string", tag = "1")]
+        pub dimensions: BTreeMap<String, String>,
         /// The metric, without `istio_`; empty: all.
         #[prost(string, tag = "2")]
         pub name: String,
@@ -72,6 +72,50 @@ pub mod stats {
         /// The metric is left out.
         #[prost(bool, tag = "5")]
         pub drop: bool,
+    }
+
+    /// What a label is made of: what is understood of CEL.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Expression<'t> {
+        /// A text: `'blue'`.
+        Text(&'t str),
+        /// A header of the request: `request.headers['x-team']`.
+        Header(&'t str),
+        /// One of [`ATTRIBUTES`].
+        Attribute(&'t str),
+    }
+
+    /// The attributes that are understood.
+    pub const ATTRIBUTES: [&str; 7] = [
+        "request.method",
+        "request.host",
+        "request.path",
+        "request.url_path",
+        "request.useragent",
+        "response.code",
+        "destination.port",
+    ];
+
+    /// Reads an expression, also within `string(…)`; `None`: it is not understood.
+    pub fn expression(text: &str) -> Option<Expression<'_>> {
+        let text = text.trim();
+        let inner = text.strip_prefix("string(").and_then(|rest| rest.strip_suffix(')'));
+        let text = inner.map_or(text, str::trim);
+        if let Some(text) = quoted(text) {
+            return Some(Expression::Text(text));
+        }
+        if let Some(name) = text.strip_prefix("request.headers[").and_then(|rest| rest.strip_suffix(']')) {
+            let is_name = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+            let name = quoted(name.trim()).filter(|name| !name.is_empty() && name.bytes().all(is_name));
+            return name.map(Expression::Header);
+        }
+        ATTRIBUTES.contains(&text).then_some(Expression::Attribute(text))
+    }
+
+    /// What is between quotes, where there is nothing that would have to be read in another way.
+    fn quoted(text: &str) -> Option<&str> {
+        let inner = ['\'', '"'].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))?;
+        (!inner.contains(['\'', '"', '\\'])).then_some(inner)
     }
 
     impl prost::Name for PluginConfig {
@@ -194,10 +238,20 @@ mod tests {
     use super::identity::WorkloadIdentity;
     use super::istio_auth::{IstioCertificateRequest, IstioCertificateResponse};
     use super::peer_metadata::Config;
-    use super::stats::PluginConfig;
+    use super::stats::{Expression, PluginConfig, expression};
     use crate::convert::convert;
     use crate::document::{Document, Format};
     use crate::schema::MessageType;
+
+    #[test]
+    fn expressions() {
+        assert_eq!(expression("'a b'"), Some(Expression::Text("a b")));
+        assert_eq!(expression("request.headers['x-team']"), Some(Expression::Header("x-team")));
+        assert_eq!(expression("string(destination.port)"), Some(Expression::Attribute("destination.port")));
+        for other in ["'a' + 'b'", "request.headers[x]", "has(request.host)", "", "'a\\'b'", "request.headers['a b']"] {
+            assert_eq!(expression(other), None, "{other}");
+        }
+    }
 
     /// A document of a type, by the table, as bytes.
     fn encoded(name: &str, text: &str) -> Vec<u8> {

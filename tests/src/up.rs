@@ -128,6 +128,18 @@ impl Up {
         Ok(out.into_owned())
     }
 
+    /// A command in a pod's network, which ends with the value.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn within(&self, pod: &str, command: &[&str], log: &Path) -> Result<Child> {
+        let mut exec = Command::new(weft_cli().context(NO_WEFT_CLI)?);
+        exec.args(["exec", "--mesh", &self.name, pod, "--"]).args(command).kill_on_drop(true);
+        let log = std::fs::File::create(log)?;
+        exec.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        exec.spawn().context("weft exec")
+    }
+
     /// Its pods, as `weft ps` tells of them.
     ///
     /// # Errors

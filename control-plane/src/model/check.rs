@@ -13,6 +13,7 @@ use super::kinds::authorization::AuthorizationPolicy;
 use super::kinds::destination_rule::{ClientTls, ClientTlsMode, DestinationRule, TrafficPolicy, Tunnel};
 use super::kinds::gateway::{IstioGateway, ServerTls, ServerTlsMode};
 use super::kinds::service_entry::{CaptureMode, Sidecar};
+use super::kinds::telemetry::{TagOperation, Telemetry};
 use super::kinds::virtual_service::{HttpRoute, Percent, VirtualService};
 use super::kinds::{Kind, Object, ObjectKey};
 use super::objects::Objects;
@@ -51,6 +52,9 @@ pub(super) fn all(objects: &Objects, config: &Config, problems: &mut Problems) {
         }
         if let Some(policy) = object.of::<AuthorizationPolicy>() {
             authorization(&mut teller, policy);
+        }
+        if let Some(of) = object.of::<Telemetry>() {
+            telemetry(&mut teller, of);
         }
         if !teller.told.is_empty() {
             problems.entry(object.key.clone()).or_default().extend(teller.told);
@@ -301,6 +305,26 @@ fn gateway_object(teller: &mut Teller<'_>, gateway: &IstioGateway) {
         let tls = server.tls.as_ref();
         if protocol.is_some_and(Protocol::is_tls) && tls.is_none() {
             teller.invalid(server.at.0, format!("{path}.tls"), "missing: the server is not opened without");
+        }
+    }
+}
+
+fn telemetry(teller: &mut Teller<'_>, of: &Telemetry) {
+    for (index, metrics) in of.spec.metrics.iter().enumerate() {
+        for (number, override_) in metrics.overrides.iter().enumerate() {
+            for (tag, of) in &override_.tag_overrides {
+                let text = of.value.as_deref().unwrap_or_default();
+                let is_known = weft_proto::own::stats::expression(text).is_some();
+                if of.operation == TagOperation::Upsert && !is_known {
+                    let path = format!("spec.metrics[{index}].overrides[{number}].tagOverrides[{tag:?}].value");
+                    let reason = format!(
+                        "the expression {text:?} is not supported: the label is not changed; a text ('blue'), request.headers['name'] \
+                         and {} are",
+                        weft_proto::own::stats::ATTRIBUTES.join(", ")
+                    );
+                    teller.unsupported(of.at.0, path, reason);
+                }
+            }
         }
     }
 }

@@ -348,7 +348,7 @@ impl Touched {
                 Kind::Secret => {
                     self.secrets.insert(format!("kubernetes://{namespace}/{}", object.key.name).into());
                 }
-                Kind::ConfigMap | Kind::AuthorizationPolicy => {
+                Kind::ConfigMap | Kind::AuthorizationPolicy | Kind::Telemetry => {
                     self.all = true;
                     self.everything = true;
                 }

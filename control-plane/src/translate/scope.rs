@@ -27,6 +27,8 @@ pub struct Scope {
     identity: bool,
     /// It has Istio's filters.
     counting: bool,
+    /// What says how.
+    telemetry: Vec<ObjectKey>,
     /// Of a gateway: its Gateways select it by any of them.
     labels: Labels,
 }
@@ -43,6 +45,7 @@ impl Scope {
             told: world.told_of(labels),
             identity: view::has_identity(world, proxy, labels),
             counting: telemetry::is_counting(proxy),
+            telemetry: telemetry_of(world, proxy, labels),
             labels: if proxy.kind == ProxyKind::Gateway { labels.clone() } else { Labels::new() },
         }
     }
@@ -93,6 +96,10 @@ impl Key {
     pub(super) fn services(&self) -> impl Iterator<Item = &ServiceKey> {
         self.services.iter().map(|(key, _)| key)
     }
+}
+
+fn telemetry_of(world: &World, proxy: &Proxy, labels: &Labels) -> Vec<ObjectKey> {
+    telemetry::objects(world, proxy, labels).into_iter().map(|(object, _)| object.key.clone()).collect()
 }
 
 /// Whether the proxy's connections are redirected to it. Istio's agents say so in the metadata; it is the default.

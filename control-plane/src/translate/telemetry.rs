@@ -3,6 +3,8 @@
 //! Only weft-proxy and Istio's build of Envoy have these filters, and of the two only weft-proxy says who it is: others are sent
 //! none of it.
 
+use std::sync::Arc;
+
 use weft_proto::own::{peer_metadata as peers, stats};
 use weft_proto::pb::envoy::config::core::v3 as core;
 use weft_proto::pb::envoy::config::listener::v3::Filter;
@@ -12,8 +14,12 @@ use weft_proto::pb::google::protobuf as wkt;
 use super::http::http_filter;
 use super::view::View;
 use super::wire::{self, object, text};
+use crate::model::World;
 use crate::model::endpoint::Endpoint;
+use crate::model::kinds::destination_rule::WorkloadSelector;
 use crate::model::kinds::meta::Labels;
+use crate::model::kinds::telemetry::{MetricOverride, StandardMetric, TagOperation, Telemetry};
+use crate::model::kinds::{Kind, Object};
 use crate::model::service::{Service, ServiceKey};
 use crate::node::Proxy;
 
@@ -43,6 +49,55 @@ pub(super) struct Filters {
     pub(super) last: Option<HttpFilter>,
 }
 
+/// The Telemetries of a workload: the oldest of the mesh, of its namespace, and for it alone.
+pub(super) fn objects<'w>(world: &'w World, proxy: &Proxy, labels: &Labels) -> Vec<(&'w Arc<Object>, &'w Telemetry)> {
+    if !is_counting(proxy) {
+        return Vec::new();
+    }
+    let all = world.objects().by_age::<Telemetry>(Kind::Telemetry);
+    let own = |object: &Object| *object.key.namespace == *proxy.namespace;
+    let root = |object: &Object| &*object.key.namespace == world.config().mesh.root_namespace();
+    let whole = |of: &Telemetry| of.spec.selector.as_ref().is_none_or(WorkloadSelector::is_empty);
+    let selects = |of: &Telemetry| !whole(of) && of.spec.selector.as_ref().is_some_and(|of| of.matches(labels));
+    let first = |fits: &dyn Fn(&Object, &Telemetry) -> bool| all.iter().copied().find(|(object, of)| fits(object, of));
+    let mesh = first(&|object, of| root(object) && whole(of));
+    let namespace = first(&|object, of| own(object) && !root(object) && whole(of));
+    let workload = first(&|object, of| own(object) && selects(of));
+    [mesh, namespace, workload].into_iter().flatten().collect()
+}
+
+/// What of the metrics of a side is not as it is without anybody's word; the narrower one has the last.
+fn overrides(view: &View<'_>, side: Side) -> Vec<stats::MetricConfig> {
+    let all = objects(view.world, view.proxy, view.labels);
+    let all: Vec<&MetricOverride> = all
+        .iter()
+        .flat_map(|(_, of)| of.spec.metrics.iter().flat_map(|metrics| &metrics.overrides))
+        .filter(|of| of.is_of(side != Side::Inbound))
+        .collect();
+    let dropped = StandardMetric::EACH.into_iter().filter(|metric| {
+        let of = all.iter().filter(|of| [*metric, StandardMetric::All].contains(&of.metric()));
+        of.filter_map(|of| of.disabled).next_back() == Some(true)
+    });
+    let dropped = dropped.map(|metric| stats::MetricConfig {
+        name: metric.name().to_owned(),
+        drop: true,
+        ..stats::MetricConfig::default()
+    });
+    let tags = all.iter().filter(|of| !of.tag_overrides.is_empty()).map(|of| {
+        let (removed, set): (Vec<_>, Vec<_>) =
+            of.tag_overrides.iter().partition(|(_, of)| of.operation == TagOperation::Remove);
+        // What is not understood is told of with the object.
+        let set = set.into_iter().filter_map(|(name, of)| Some((name.clone(), of.value.clone()?)));
+        stats::MetricConfig {
+            name: of.metric().name().to_owned(),
+            dimensions: set.filter(|(_, text)| stats::expression(text).is_some()).collect(),
+            tags_to_remove: removed.into_iter().map(|(name, _)| name.clone()).collect(),
+            drop: false,
+        }
+    });
+    dropped.chain(tags).collect()
+}
+
 /// Whether a proxy has the filters.
 pub(super) fn is_counting(proxy: &Proxy) -> bool {
     proxy.user_agent == "weft-proxy"
@@ -55,19 +110,19 @@ pub(super) fn http_filters(view: &View<'_>, side: Side) -> Filters {
     }
     Filters {
         first: Some(http_filter(METADATA_EXCHANGE, &exchange(side))),
-        last: Some(http_filter(STATS, &stats_of(side))),
+        last: Some(http_filter(STATS, &stats_of(view, side))),
     }
 }
 
 /// A proxy of bytes, and what counts its connections.
 pub(super) fn counted(view: &View<'_>, side: Side, proxy: Filter) -> Vec<Filter> {
-    let stats = is_counting(view.proxy).then(|| wire::network_filter(STATS, &stats_of(side)));
+    let stats = is_counting(view.proxy).then(|| wire::network_filter(STATS, &stats_of(view, side)));
     stats.into_iter().chain([proxy]).collect()
 }
 
-fn stats_of(side: Side) -> stats::PluginConfig {
+fn stats_of(view: &View<'_>, side: Side) -> stats::PluginConfig {
     // What outsiders call a service is no name of a service.
-    stats::PluginConfig { disable_host_header_fallback: side != Side::Outbound, metrics: Vec::new() }
+    stats::PluginConfig { disable_host_header_fallback: side != Side::Outbound, metrics: overrides(view, side) }
 }
 
 fn exchange(side: Side) -> peers::Config {

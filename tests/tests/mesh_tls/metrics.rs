@@ -189,6 +189,67 @@ async fn strangers_failures_and_places_that_are_none() -> Result<()> {
     Ok(())
 }
 
+/// What Telemetries say of metrics: the mesh's for both sides, the namespace's of one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn telemetries_change_what_is_counted() -> Result<()> {
+    if skipped(Kind::Weft) {
+        return Ok(());
+    }
+    let mesh = Mesh::start(Kind::Weft, 3600, true, "").await?;
+    mesh.reached(&Caller::Sidecar, Protocol::Http1).await?;
+    mesh.policy(
+        "apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: mesh, namespace: istio-system}
+spec:
+  metrics:
+  - providers: [{name: prometheus}]
+    overrides:
+    - match: {metric: REQUEST_SIZE, mode: CLIENT}
+      disabled: true
+    - tagOverrides:
+        method: {value: request.method}
+        destination_version: {operation: REMOVE}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: shop, namespace: shop}
+spec:
+  selector: {matchLabels: {app: echo}}
+  metrics:
+  - overrides:
+    - match: {metric: REQUEST_COUNT}
+      tagOverrides:
+        team: {operation: UPSERT, value: \"'blue'\"}
+        kind: {value: \"request.headers['x-kind']\"}
+",
+    )
+    .await?;
+    let put = [("method", "PUT")];
+    let headers = "x-kind: large\r\ncontent-length: 0\r\n";
+    // Connections between the proxies go on as they began until they are drained.
+    let followed = || async {
+        mesh.prober.status(&Caller::Sidecar, "PUT", "/", headers).await.ok()?;
+        let counted = |all: Vec<Series>| sum(&all, "istio_requests_total", &put) >= 1.0;
+        (counted(metrics(&mesh.server).await.ok()?) && counted(metrics(&mesh.client).await.ok()?)).then_some(())
+    };
+    if let Err(error) = eventually("both sides follow", PATIENCE, followed).await {
+        return Err(error.context(mesh.plane.log()));
+    }
+    let server = one(&mesh.server, "istio_requests_total", &put).await?;
+    ensure!(server.has(&[("team", "blue"), ("kind", "large")]), "{server:?}");
+    ensure!(!server.labels.contains_key("destination_version"), "{server:?}");
+    let bytes = one(&mesh.server, "istio_request_bytes_count", &put).await?;
+    ensure!(!bytes.labels.contains_key("team"), "{bytes:?}");
+    let client = one(&mesh.client, "istio_requests_total", &put).await?;
+    ensure!(!client.labels.contains_key("team") && !client.labels.contains_key("destination_version"), "{client:?}");
+    // It is counted with the others, or not at all.
+    one(&mesh.client, "istio_response_bytes_count", &put).await?;
+    let all = metrics(&mesh.client).await?;
+    ensure!(sum(&all, "istio_request_bytes_count", &put) == 0.0, "it is disabled");
+    Ok(())
+}
+
 /// A caller's proxy that exchanges nothing is known by its certificate, and an endpoint by what the control plane says of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beside_envoy_less_is_known() -> Result<()> {

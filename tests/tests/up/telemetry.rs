@@ -93,6 +93,82 @@ async fn both_sides_tell_who_called_whom() -> Result<()> {
     Ok(())
 }
 
+/// The value that a Prometheus in a pod has for a query.
+async fn query(mesh: &Up, text: &str) -> Option<f64> {
+    let escaped: String = text.bytes().map(|b| format!("%{b:02X}")).collect();
+    let url = format!("http://127.0.0.1:9090/api/v1/query?query={escaped}");
+    let answer = mesh.weft(&["exec", "ratings", "--", "curl", "-s", &url]).await.ok()?;
+    let answer: serde_json::Value = serde_json::from_str(&answer).ok()?;
+    answer.pointer("/data/result/0/value/1")?.as_str()?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prometheus_in_the_mesh_scrapes_every_pod() -> Result<()> {
+    if !std::process::Command::new("prometheus").arg("--version").output().is_ok_and(|run| run.status.success()) {
+        skipped(
+            "a prometheus in the mesh",
+            "prometheus is not installed (scripts/test installs it: apt-get install prometheus)",
+        );
+        return Ok(());
+    }
+    let mut files = sample()?;
+    // As the original has it: its page has metrics of its own.
+    let annotated = "template:\n    metadata:\n      annotations: {prometheus.io/scrape: \"true\", prometheus.io/port: \"9080\"}\n      labels: {app: productpage";
+    files[0].1 = files[0].1.replacen("template:\n    metadata:\n      labels: {app: productpage", annotated, 1);
+    let Some(mesh) = Up::start("a prometheus in the mesh", &files).await? else { return Ok(()) };
+    const PAGES: usize = 12;
+    for _ in 0..PAGES {
+        mesh.page(None).await?;
+    }
+    let pods = mesh.pods().await?;
+    let targets: Vec<String> =
+        pods.iter().filter_map(|pod| Some(format!("'{}:15020'", pod["addresses"][0].as_str()?))).collect();
+    let dir = tempfile::tempdir()?;
+    let config = dir.path().join("prometheus.yml");
+    std::fs::write(
+        &config,
+        format!(
+            "global: {{scrape_interval: 3s, scrape_timeout: 3s}}\nscrape_configs:\n- job_name: mesh\n  \
+             metrics_path: /stats/prometheus\n  static_configs: [{{targets: [{}]}}]\n",
+            targets.join(", ")
+        ),
+    )?;
+    let log = dir.path().join("log");
+    let options = [
+        format!("--config.file={}", config.display()),
+        format!("--storage.tsdb.path={}", dir.path().join("data").display()),
+    ];
+    let command = ["prometheus", &options[0], &options[1], "--web.listen-address=127.0.0.1:9090"];
+    let _running = mesh.within("ratings", &command, &log)?;
+    for (text, wanted) in [
+        ("count(up == 1)", targets.len()),
+        (
+            "sum(istio_requests_total{reporter=\"destination\",source_workload=\"productpage-v1\",destination_workload=\"details-v1\"})",
+            PAGES,
+        ),
+        (
+            "sum(istio_requests_total{reporter=\"source\",destination_service_name=\"reviews\",connection_security_policy=\"unknown\"})",
+            PAGES,
+        ),
+        (
+            "sum(istio_request_duration_milliseconds_count{reporter=\"destination\",destination_app=\"productpage\"})",
+            PAGES,
+        ),
+        ("sum(demo_requests_total{outcome=\"answered\"})", PAGES),
+    ] {
+        let look = || async { query(&mesh, text).await.filter(|value| (*value - wanted as f64).abs() < 0.5) };
+        if let Err(error) = eventually(text, PATIENCE * 2, look).await {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let api = "http://127.0.0.1:9090/api/v1/targets";
+            let targets = mesh.weft(&["exec", "ratings", "--", "curl", "-s", api]).await.unwrap_or_default();
+            return Err(
+                error.context(format!("{text}: {:?}, wanted {wanted}\n{targets}\n{said}", query(&mesh, text).await))
+            );
+        }
+    }
+    Ok(())
+}
+
 /// An application that is as files in a directory say: `ready`, `alive`.
 const APP: &str = r#"
 import http.server, os, socketserver, sys

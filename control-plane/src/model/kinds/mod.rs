@@ -15,6 +15,7 @@ pub mod meta;
 pub mod peer_authentication;
 pub mod service;
 pub mod service_entry;
+pub mod telemetry;
 #[cfg(test)]
 mod tests;
 pub mod virtual_service;
@@ -112,8 +113,6 @@ macro_rules! unenforced {
 unenforced! {
     /// A RequestAuthentication. **Source**: `security.istio.io/v1.RequestAuthentication`.
     RequestAuthentication: "tokens are not checked",
-    /// A Telemetry. **Source**: `telemetry.istio.io/v1.Telemetry`.
-    Telemetry: "metrics, logs and traces are what the mesh's configuration says",
 }
 
 kinds! {
@@ -178,7 +177,7 @@ kinds! {
     /// Istio.
     AuthorizationPolicy = "security.istio.io" "AuthorizationPolicy" namespaced authorization::AuthorizationPolicy,
     /// Istio.
-    Telemetry = "telemetry.istio.io" "Telemetry" namespaced Telemetry,
+    Telemetry = "telemetry.istio.io" "Telemetry" namespaced telemetry::Telemetry,
 }
 
 impl Kind {
