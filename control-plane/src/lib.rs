@@ -27,6 +27,7 @@ pub mod cli;
 pub mod demo;
 pub mod feed;
 pub mod generate;
+pub mod inject;
 pub mod metrics;
 pub mod model;
 pub mod node;

@@ -8,6 +8,7 @@ mod capture;
 mod client;
 mod control_plane;
 mod diff;
+mod inject;
 mod object;
 mod output;
 mod proxy_config;
@@ -48,6 +49,7 @@ use output::Format;
   weft status                                what is wrong with objects, and who refuses what they make
   weft wait --proxies 3                      until three proxies run the newest configuration
   weft wait virtualservice/reviews           until proxies run this object as it is now
+  weft inject -f app.yaml | kubectl apply -f -   workloads with a proxy beside them
   weft ca status                             who signs certificates, and which roots are trusted
   weft token create -n default -s web        a token with which a proxy gets its certificate
   weft completions bash > /etc/bash_completion.d/weft"
@@ -92,6 +94,8 @@ enum Command {
     Token(token::Options),
     /// Lead the connections of this network namespace through the proxy beside its workload
     Capture(Box<capture::Options>),
+    /// Add the proxy to the workloads of Kubernetes YAML
+    Inject(Box<inject::Options>),
     /// Run a demo application
     #[command(subcommand)]
     DemoApp(App),
@@ -152,6 +156,7 @@ impl Cli {
             Command::Ca(options) => ca::run(&options),
             Command::Token(options) => say(token::run(&options)?),
             Command::Capture(options) => capture::run(&options),
+            Command::Inject(options) => inject::run(*options),
             Command::DemoApp(app) => block_on(app.run()),
             Command::Proxy(args) => {
                 ensure!(weft_proxy::process::main(&args) == ExitCode::SUCCESS, "the proxy has failed");
