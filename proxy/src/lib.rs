@@ -21,6 +21,7 @@ pub mod logging;
 pub mod mesh;
 pub mod on_demand;
 pub mod process;
+pub mod rate_limit;
 pub mod rbac;
 pub mod runtime;
 pub mod stats;

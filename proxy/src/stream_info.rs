@@ -155,6 +155,10 @@ pub struct ConnInfo {
     pub metadata: BTreeMap<String, serde_json::Value>,
     /// What the network filter RBAC said of its shadow rules, once it has: its dynamic metadata.
     pub rbac: OnceLock<Arc<serde_json::Value>>,
+    /// What a network filter's authorization service said, once it has: its dynamic metadata.
+    pub authz: OnceLock<Arc<serde_json::Value>>,
+    /// A network filter refused the connection: the flag and the details that the log has.
+    pub refused: OnceLock<(ResponseFlags, &'static str)>,
     /// Why the connection was ended by us, for `%CONNECTION_TERMINATION_DETAILS%`.
     pub termination_details: Mutex<Option<Cow<'static, str>>>,
     /// Why we closed the connection, for `%DOWNSTREAM_LOCAL_CLOSE_REASON%`.
@@ -209,6 +213,8 @@ impl ConnInfo {
             proxy_protocol: false,
             metadata: BTreeMap::new(),
             rbac: OnceLock::new(),
+            authz: OnceLock::new(),
+            refused: OnceLock::new(),
             termination_details: Mutex::default(),
             local_close: Default::default(),
             transport_failure: Mutex::default(),
@@ -218,10 +224,12 @@ impl ConnInfo {
 
     /// Dynamic metadata of the connection, by filter name.
     pub fn dynamic_metadata(&self, namespace: &str) -> Option<&serde_json::Value> {
-        match self.rbac.get() {
-            Some(said) if namespace == crate::rbac::NETWORK_NAMESPACE => Some(said),
-            _ => self.metadata.get(namespace),
-        }
+        let said = match namespace {
+            crate::rbac::NETWORK_NAMESPACE => self.rbac.get(),
+            crate::ext_authz::NETWORK_NAMESPACE => self.authz.get(),
+            _ => None,
+        };
+        said.map(|said| &**said).or_else(|| self.metadata.get(namespace))
     }
 }
 

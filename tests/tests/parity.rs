@@ -10,6 +10,8 @@ mod address;
 mod admin;
 #[path = "parity/authz.rs"]
 mod authz;
+#[path = "parity/authz_l4.rs"]
+mod authz_l4;
 #[path = "parity/fault.rs"]
 mod fault;
 #[path = "parity/filters.rs"]
@@ -24,6 +26,10 @@ mod http1;
 mod jwt;
 #[path = "parity/l4.rs"]
 mod l4;
+#[path = "parity/limits.rs"]
+mod limits;
+#[path = "parity/limits_l4.rs"]
+mod limits_l4;
 #[path = "parity/network.rs"]
 mod network;
 #[path = "parity/origin.rs"]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::ext_authz::ClusterCounts;
+use crate::rate_limit;
 use crate::stats::{CodeStats, Counter, Gauge, Histogram, Scope, Unit};
 
 macro_rules! cluster_stats {
@@ -29,6 +30,9 @@ macro_rules! cluster_stats {
             authz: OnceLock<ClusterCounts>,
             /// The same of those with one.
             prefixed_authz: Mutex<BTreeMap<Box<str>, Arc<ClusterCounts>>>,
+            /// `ratelimit.*`, in the same way.
+            limits: OnceLock<rate_limit::ClusterCounts>,
+            prefixed_limits: Mutex<BTreeMap<Box<str>, Arc<rate_limit::ClusterCounts>>>,
             /// The scope, for stats made later.
             pub scope: Scope,
         }
@@ -49,6 +53,8 @@ macro_rules! cluster_stats {
                     external: OnceLock::new(),
                     authz: OnceLock::new(),
                     prefixed_authz: Mutex::default(),
+                    limits: OnceLock::new(),
+                    prefixed_limits: Mutex::default(),
                     scope,
                 }
             }
@@ -120,6 +126,21 @@ impl ClusterStats {
         let counts = match all.get(prefix) {
             Some(counts) => counts.clone(),
             None => all.entry(prefix.into()).or_insert(Arc::new(ClusterCounts::new(&self.scope, prefix))).clone(),
+        };
+        drop(all);
+        counts.count(what);
+    }
+
+    /// Counts what a rate limit service said of a request to this cluster; `prefix`: the filter's, mostly none.
+    pub(crate) fn limited(&self, prefix: &str, what: rate_limit::Count) {
+        if prefix.is_empty() {
+            return self.limits.get_or_init(|| rate_limit::ClusterCounts::new(&self.scope, "")).count(what);
+        }
+        let mut all = self.prefixed_limits.lock();
+        let make = || Arc::new(rate_limit::ClusterCounts::new(&self.scope, prefix));
+        let counts = match all.get(prefix) {
+            Some(counts) => counts.clone(),
+            None => all.entry(prefix.into()).or_insert_with(make).clone(),
         };
         drop(all);
         counts.count(what);

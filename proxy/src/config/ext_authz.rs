@@ -145,3 +145,20 @@ pub struct MutationRules {
     /// `disallow_is_error`: the attempt refuses the request.
     pub is_error: bool,
 }
+
+/// **Source**: `envoy.extensions.filters.network.ext_authz.v3.ExtAuthz`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkExtAuthz {
+    /// Stats are `ext_authz.<stat_prefix>.*`.
+    pub stat_prefix: String,
+    /// Who is asked.
+    pub service: Box<GrpcService>,
+    /// `failure_mode_allow`: a connection goes on if nobody can be asked.
+    pub failure_mode_allow: bool,
+    /// What is told.
+    pub peers: AuthzPeers,
+    /// `filter_enabled_metadata`; absent: always.
+    pub enabled_metadata: Option<MetadataMatcher>,
+    /// `metadata_context_namespaces`.
+    pub metadata_namespaces: Vec<String>,
+}

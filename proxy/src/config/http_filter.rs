@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{
-    AccessLog, AuthzPerRoute, ConfigSource, Cors, ExtAuthz, Fault, HeaderMatcher, HeaderMutations, HttpRbac,
-    IstioStats, JwtAuthn, JwtPerRoute, PeerMetadata, PerMillion,
+    AccessLog, AuthzPerRoute, ConfigSource, Cors, ExtAuthz, Fault, GlobalRateLimit, HeaderMatcher, HeaderMutations,
+    HttpRbac, IstioStats, JwtAuthn, JwtPerRoute, LimitPerRoute, PeerMetadata, PerMillion,
 };
 
 /// **Source**: `envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter`.
@@ -40,6 +40,8 @@ pub enum HttpFilterKind {
     Jwt(Box<JwtAuthn>),
     /// `ext_authz.v3.ExtAuthz`.
     ExtAuthz(Box<ExtAuthz>),
+    /// `ratelimit.v3.RateLimit`.
+    RateLimit(Box<GlobalRateLimit>),
     /// `grpc_web.v3.GrpcWeb`.
     GrpcWeb,
     /// `grpc_stats.v3.FilterConfig`.
@@ -190,4 +192,6 @@ pub enum PerFilterConfig {
     Jwt(JwtPerRoute),
     /// `ext_authz.v3.ExtAuthzPerRoute`.
     ExtAuthz(Box<AuthzPerRoute>),
+    /// `ratelimit.v3.RateLimitPerRoute`.
+    RateLimit(Box<LimitPerRoute>),
 }

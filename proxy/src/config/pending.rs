@@ -104,6 +104,8 @@ fn in_network(f: &mut Found, at: &str, kind: &NetworkFilterKind) {
         | NetworkFilterKind::IstioStats(_)
         | NetworkFilterKind::ConnectionLimit(_)
         | NetworkFilterKind::Rbac(_)
+        | NetworkFilterKind::ExtAuthz(_)
+        | NetworkFilterKind::RateLimit(_)
         | NetworkFilterKind::DirectResponse(_)
         | NetworkFilterKind::Echo => {}
     }

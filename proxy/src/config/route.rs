@@ -114,6 +114,8 @@ pub struct VirtualHost {
     pub per_filter: BTreeMap<String, PerFilter>,
     /// Mirrors where the route has none.
     pub mirrors: Vec<Mirror>,
+    /// `rate_limits`, where the route has none, or both count.
+    pub rate_limits: Vec<super::LimitRule>,
     /// `virtual_clusters`: name and the headers that make it.
     pub virtual_clusters: Vec<(String, Vec<HeaderMatcher>)>,
 }
@@ -362,6 +364,8 @@ pub struct RouteAction {
     pub upgrades: Vec<RouteUpgrade>,
     /// `rate_limits`-free seam: whether vhost rate limits apply is not used here.
     pub include_vh_rate_limits: bool,
+    /// `rate_limits`.
+    pub rate_limits: Vec<super::LimitRule>,
 }
 
 /// **Source**: `RouteAction.UpgradeConfig`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     AccessLog, BackOff, DataSource, ExtensionDiscovery, HashPolicy, HeaderMutations, HttpConnectionManager, IstioStats,
-    Metadata, NetworkRbac, OnDemandClusters, RuntimeFlag,
+    Metadata, NetworkExtAuthz, NetworkRateLimit, NetworkRbac, OnDemandClusters, RuntimeFlag,
 };
 
 /// A filter of a filter chain. **Source**: `envoy.config.listener.v3.Filter`.
@@ -31,6 +31,10 @@ pub enum NetworkFilterKind {
     IstioStats(IstioStats),
     /// Judges a connection by its first bytes.
     Rbac(Box<NetworkRbac>),
+    /// `ext_authz.v3.ExtAuthz`.
+    ExtAuthz(Box<NetworkExtAuthz>),
+    /// `ratelimit.v3.RateLimit`.
+    RateLimit(Box<NetworkRateLimit>),
     /// Answers with fixed bytes and closes. Last in its chain.
     DirectResponse(DataSource),
     /// Answers with what it got. Last in its chain.

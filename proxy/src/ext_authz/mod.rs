@@ -15,6 +15,9 @@ use crate::stats::{LazyCounters, Scope};
 /// Namespace of the HTTP filter's dynamic metadata.
 pub const HTTP_NAMESPACE: &str = "envoy.filters.http.ext_authz";
 
+/// Namespace of the network filter's.
+pub const NETWORK_NAMESPACE: &str = "envoy.filters.network.ext_authz";
+
 /// The method that is called.
 pub const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 

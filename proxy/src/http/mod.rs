@@ -13,6 +13,7 @@ pub mod h2;
 pub mod head;
 pub mod header_map;
 pub mod headers;
+pub mod limit_rules;
 pub mod limits;
 pub mod local_reply;
 pub mod manager;

@@ -11,6 +11,9 @@ use tokio::sync::oneshot;
 
 use super::connection_limit::ConnectionLimit;
 use super::discovered::Wants;
+use super::ext_authz::ExtAuthz;
+use super::guard::Guard;
+use super::rate_limit::RateLimit;
 use super::rbac::Rbac;
 use crate::app::Parts;
 use crate::config::from_xds::network_filter_fits;
@@ -45,7 +48,9 @@ pub struct Body {
     /// What a connection passes before it gets to the end, in order. Empty for most chains.
     pub gates: Vec<Gate>,
     /// What judges a connection by the time its first bytes are there, in order.
-    pub(super) guards: Arc<[Arc<Rbac>]>,
+    pub(super) guards: Arc<[Guard]>,
+    /// What counts a connection before anything is done with it, in order.
+    pub(super) limits: Limits,
     /// What counts a connection that is proxied as bytes.
     pub reports: Arc<[Arc<TcpReport>]>,
     /// What it leads to.
@@ -64,7 +69,8 @@ struct Filters {
 #[derive(Clone)]
 enum Piece {
     Gate(Gate),
-    Guard(Arc<Rbac>),
+    Guard(Guard),
+    Limit(Arc<RateLimit>),
     Report(Arc<TcpReport>),
     End(End),
 }
@@ -80,6 +86,9 @@ pub enum Gate {
     /// `envoy.filters.network.connection_limit`
     ConnectionLimit(Arc<ConnectionLimit>),
 }
+
+/// `envoy.filters.network.ratelimit`, of which a chain may have several.
+pub(super) type Limits = Arc<[Arc<RateLimit>]>;
 
 /// The last filter of a chain.
 #[derive(Clone)]
@@ -217,7 +226,9 @@ impl Piece {
             NetworkFilterKind::SniCluster => Piece::Gate(Gate::SniCluster),
             NetworkFilterKind::ConnectionLimit(l) => Piece::Gate(Gate::ConnectionLimit(ConnectionLimit::new(l, parts))),
             NetworkFilterKind::IstioStats(s) => Piece::Report(TcpReport::new(s, &parts.telemetry)),
-            NetworkFilterKind::Rbac(r) => Piece::Guard(Rbac::new(r, parts)),
+            NetworkFilterKind::Rbac(r) => Piece::Guard(Guard::Rbac(Rbac::new(r, parts))),
+            NetworkFilterKind::ExtAuthz(a) => Piece::Guard(Guard::ExtAuthz(ExtAuthz::new(a, parts)?)),
+            NetworkFilterKind::RateLimit(r) => Piece::Limit(RateLimit::new(r, parts)?),
             NetworkFilterKind::Discovered(_) => {
                 return Err(ConfigError::at("", "discovery within discovery"));
             }
@@ -228,17 +239,18 @@ impl Piece {
 impl Body {
     /// `None`: one is missing.
     fn of(pieces: &[Option<Piece>]) -> Option<Body> {
-        let (mut gates, mut guards, mut reports) = (Vec::new(), Vec::new(), Vec::new());
-        let mut last = End::Close;
+        let (mut gates, mut guards, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut reports, mut last) = (Vec::new(), End::Close);
         for piece in pieces {
             match piece.as_ref()? {
                 Piece::Gate(gate) => gates.push(gate.clone()),
                 Piece::Guard(guard) => guards.push(guard.clone()),
+                Piece::Limit(limit) => limits.push(limit.clone()),
                 Piece::Report(report) => reports.push(report.clone()),
                 Piece::End(end) => last = end.clone(),
             }
         }
-        Some(Body { gates, guards: guards.into(), reports: reports.into(), end: last })
+        Some(Body { gates, guards: guards.into(), limits: limits.into(), reports: reports.into(), end: last })
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
@@ -17,7 +18,7 @@ use super::chain::{Body, Chain, End, Gate};
 use super::chain_match::ConnFacts;
 use super::connection_limit::{Place, Verdict};
 use super::filters::Detected;
-use super::{Listener, http, rbac, refusal};
+use super::{Listener, guard, http, rate_limit, refusal};
 use crate::access_log::LogContext;
 use crate::config;
 use crate::drain::Drain;
@@ -93,6 +94,10 @@ pub(super) async fn serve(accepted: Accepted, listener: Arc<Listener>, worker: u
     drop(passed);
     closed(&listener, &chain, Some(&body), began, worker);
     if let Some(mut facts) = served {
+        if let Some((flag, details)) = facts.conn.refused.get() {
+            facts.flags.set(*flag);
+            facts.details = Some((*details).into());
+        }
         facts.times.end.get_or_insert_with(Instant::now);
         listener.access_logs.log(&LogContext::new(&facts));
         if let End::Tcp(proxy) = &body.end {
@@ -221,7 +226,13 @@ impl Conn {
         match secure(stream, listener, chain, &self.peer).await {
             Ok((stream, tls)) => {
                 let info = self.info(listener, chain.name.clone(), tls, None);
-                let stream = rbac::guard(stream, &body.guards, &info);
+                if !body.limits.is_empty() && !Box::pin(rate_limit::admit(&body.limits, &info)).await {
+                    take_unread(stream);
+                    closed(listener, chain, Some(&body), self.began, worker);
+                    refused(listener, &body, info);
+                    return None;
+                }
+                let stream = guard::guard(stream, &body.guards, &info);
                 Some(Entered { stream, info, chain: chain.clone(), body, passed })
             }
             Err(failed) => {
@@ -293,6 +304,8 @@ impl Conn {
             proxy_protocol: detected.proxy_protocol,
             metadata: detected.metadata,
             rbac: std::sync::OnceLock::new(),
+            authz: std::sync::OnceLock::new(),
+            refused: std::sync::OnceLock::new(),
             termination_details: parking_lot::Mutex::default(),
             local_close: parking_lot::Mutex::default(),
             transport_failure: parking_lot::Mutex::new(failure),
@@ -384,6 +397,27 @@ fn closed(listener: &Listener, chain: &Chain, body: Option<&Body>, began: Instan
 
 fn stream_info(info: Arc<ConnInfo>) -> Box<StreamInfo> {
     Box::new(StreamInfo { start: info.start, start_wall: info.start_wall, ..StreamInfo::new(info, 0, None) })
+}
+
+/// Closes a connection whose client may have said something already: what is unread would make it a reset.
+fn take_unread(mut stream: Stream) {
+    /// What a client says in the time of a question, as a rule.
+    const ROUNDS: usize = 16;
+    let mut said = [0; 4096];
+    for _ in 0..ROUNDS {
+        if !matches!(stream.read(&mut said).now_or_never(), Some(Ok(n)) if n > 0) {
+            return;
+        }
+    }
+}
+
+/// Logs a connection that a network filter refused before it was served; as in Envoy the log has no reason.
+fn refused(listener: &Listener, body: &Body, info: Arc<ConnInfo>) {
+    let proxy = if let End::Tcp(proxy) = &body.end { Some(proxy) } else { None };
+    let facts = log(listener, info, ResponseFlags::NONE, None, proxy.map(|_| CloseType::Normal));
+    if let Some(proxy) = proxy {
+        proxy.log_end(&facts);
+    }
 }
 
 /// A line for a connection that was not served.

@@ -1,7 +1,4 @@
-//! `envoy.filters.network.rbac`: who may use a connection.
-//!
-//! As in Envoy the judgement waits for the first bytes: what a connection leads to is opened meanwhile, and what that says first
-//! reaches the client. Runs on: workers.
+//! `envoy.filters.network.rbac`: who may use a connection. Runs on: workers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +7,6 @@ use crate::app::Parts;
 use crate::config::NetworkRbac;
 use crate::rbac::{self, Counts, Engine, Facts, Mode, Verdict};
 use crate::stream_info::ConnInfo;
-use crate::transport::{Admission, Stream};
 
 /// Why a refused connection was closed, as access logs have it.
 const CLOSED: &str = "rbac_deny_close";
@@ -55,6 +51,31 @@ impl Rbac {
             delay: config.delay_deny,
         })
     }
+
+    /// Whether it judges all that is read, and not only the first of it.
+    pub(super) fn is_continuous(&self) -> bool {
+        self.continuous
+    }
+
+    /// Judges a connection; `Some`: it is refused, after so long. `first`: for the first time; `said`: what shadow rules say of it.
+    pub(super) fn refuses(
+        &self,
+        conn: &ConnInfo,
+        first: bool,
+        said: &mut Option<Arc<serde_json::Value>>,
+    ) -> Option<Option<Duration>> {
+        if !first && !self.continuous {
+            return None;
+        }
+        let facts = Facts { conn, stream: None };
+        if let Some(verdict) = self.shadow.judge(&facts) {
+            rbac::merge(said, verdict.metadata);
+        }
+        let refused = self.enforced.judge(&facts).filter(|verdict| !verdict.allowed)?;
+        *conn.termination_details.lock() = Some(refused.details().into());
+        *conn.local_close.lock() = Some(CLOSED.into());
+        Some(self.delay)
+    }
 }
 
 fn log(conn: &ConnInfo, mode: &str, verdict: &Verdict<'_>) {
@@ -67,41 +88,4 @@ fn log(conn: &ConnInfo, mode: &str, verdict: &Verdict<'_>) {
         principal = rbac::principal(conn),
         "RBAC"
     );
-}
-
-/// The same stream, of which nothing gets through before `filters`, in their order, have let it.
-pub(super) fn guard(stream: Stream, filters: &Arc<[Arc<Rbac>]>, conn: &Arc<ConnInfo>) -> Stream {
-    if filters.is_empty() {
-        return stream;
-    }
-    let (filters, conn, mut first) = (filters.clone(), conn.clone(), true);
-    Stream::gated(stream, move || judge(&filters, &conn, std::mem::take(&mut first)))
-}
-
-fn judge(filters: &[Arc<Rbac>], conn: &ConnInfo, first: bool) -> Admission {
-    let facts = Facts { conn, stream: None };
-    let mut said = None;
-    let mut refused = None;
-    for filter in filters.iter().filter(|filter| first || filter.continuous) {
-        if let Some(verdict) = filter.shadow.judge(&facts) {
-            rbac::merge(&mut said, verdict.metadata);
-        }
-        if let Some(verdict) = filter.enforced.judge(&facts).filter(|verdict| !verdict.allowed) {
-            refused = Some((verdict.details(), filter.delay));
-            break;
-        }
-    }
-    if let Some(said) = said {
-        // What is judged does not change, so neither does what was said first.
-        conn.rbac.get_or_init(|| said);
-    }
-    match refused {
-        Some((details, delay)) => {
-            *conn.termination_details.lock() = Some(details.into());
-            *conn.local_close.lock() = Some(CLOSED.into());
-            Admission::Refused(delay)
-        }
-        None if filters.iter().any(|filter| filter.continuous) => Admission::AskAgain,
-        None => Admission::Open,
-    }
 }

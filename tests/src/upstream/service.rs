@@ -1,7 +1,7 @@
 //! The gRPC services that proxies ask: external authorization and rate limits.
 //!
 //! A request is recorded as JSON, without what differs from run to run. What is answered the request says itself, in the language of
-//! [`script`](super::script): to `Check` in the request field `x-authz`, to `ShouldRateLimit` in the descriptor entry `script`;
+//! [`script`](super::script): to `Check` in the request field `x-authz` (or the destination's label `script`), to `ShouldRateLimit` in the descriptor entry `script`;
 //! by default that all is well.
 
 use base64::Engine as _;
@@ -58,6 +58,11 @@ impl Method {
 
     fn script(self, json: &Value) -> Option<String> {
         if self == Method::Check {
+            // A connection says nothing by itself; the proxy in front of it may have labels.
+            let label = json.pointer("/attributes/destination/labels/script").and_then(Value::as_str);
+            if let Some(label) = label {
+                return Some(label.to_owned());
+            }
             let http = json.pointer("/attributes/request/http")?;
             let plain = http.pointer("/headers/x-authz").and_then(Value::as_str);
             return plain.map(str::to_owned).or_else(|| {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use weft_proto::pb::envoy::config::common::mutation_rules::v3 as rules;
 use weft_proto::pb::envoy::extensions::filters::http::ext_authz::v3 as pb;
+use weft_proto::pb::envoy::extensions::filters::network::ext_authz::v3 as network;
 use weft_proto::pb::envoy::r#type::matcher::v3::ListStringMatcher;
 use weft_proto::pb::envoy::r#type::v3::HttpStatus;
 
@@ -12,7 +13,7 @@ use super::ctx::{Ctx, Out};
 use super::{headers, matcher, service, value};
 use crate::config::{
     AuthzBody, AuthzHttp, AuthzPeers, AuthzPerRoute, AuthzService, ExtAuthz, HeaderMutations, MutationRules,
-    StringMatcher,
+    NetworkExtAuthz, StringMatcher,
 };
 
 /// Envoy's default for the time a service has.
@@ -105,6 +106,30 @@ pub(super) fn per_route(c: &Ctx<'_>, p: &pb::ExtAuthzPerRoute) -> Out<AuthzPerRo
         no_body: settings.disable_request_body_buffering,
         body: c.opt("with_request_body", &settings.with_request_body, body)?,
         service,
+    })
+}
+
+/// The network filter.
+pub(super) fn network(c: &Ctx<'_>, f: &network::ExtAuthz) -> Out<NetworkExtAuthz> {
+    for (field, set) in [("send_tls_alert_on_denial", f.send_tls_alert_on_denial), ("shadow_mode", f.shadow_mode)] {
+        if set {
+            return c.field(field).unsupported("this setting of external authorization");
+        }
+    }
+    let stat_prefix = c.non_empty("stat_prefix", &f.stat_prefix);
+    service::version(c, f.transport_api_version)?;
+    let service = c.required("grpc_service", &f.grpc_service, |c, g| service::grpc(c, g, Some(TIMEOUT)));
+    Ok(NetworkExtAuthz {
+        stat_prefix: stat_prefix?,
+        service: Box::new(service?),
+        failure_mode_allow: f.failure_mode_allow,
+        peers: AuthzPeers {
+            certificate: f.include_peer_certificate,
+            tls_session: f.include_tls_session,
+            labels: labels(c, &f.bootstrap_metadata_labels_key),
+        },
+        enabled_metadata: c.opt("filter_enabled_metadata", &f.filter_enabled_metadata, matcher::metadata)?,
+        metadata_namespaces: f.metadata_context_namespaces.clone(),
     })
 }
 

@@ -12,7 +12,7 @@ use weft_proto::pb::envoy::extensions::filters::network::http_connection_manager
 use super::ctx::{Ctx, Out, type_name};
 use super::extension::{self, Family};
 use super::network_filter::terminal_last;
-use super::{access_log, ext_authz, fault, headers, jwt, matcher, rbac, source, telemetry, value};
+use super::{access_log, ext_authz, fault, headers, jwt, matcher, rate_limit, rbac, source, telemetry, value};
 use crate::config::{
     AppendAction, ConfigError, Extension, ExtensionDiscovery, GrpcStatsFilter, HeaderMutationFilter, HealthCheckFilter,
     HttpFilter, HttpFilterKind, OnDemandClusters, PerMillion, QueryMutation, RouterFilter,
@@ -31,7 +31,7 @@ const STRICT_HEADERS: [&str; 5] = [
 const DEFAULT_ODCDS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Filters that there are, by the full name of their message.
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
     "envoy.extensions.filters.http.router.v3.Router",
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
@@ -44,6 +44,7 @@ const KNOWN: [&str; 14] = [
     "envoy.extensions.filters.http.rbac.v3.RBAC",
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
     "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
     "stats.PluginConfig",
     "io.istio.http.peer_metadata.Config",
 ];
@@ -107,6 +108,7 @@ fn extension(kind: &HttpFilterKind) -> (&'static str, bool) {
         HttpFilterKind::Rbac(_) => ("envoy.filters.http.rbac", false),
         HttpFilterKind::Jwt(_) => ("envoy.filters.http.jwt_authn", false),
         HttpFilterKind::ExtAuthz(_) => ("envoy.filters.http.ext_authz", false),
+        HttpFilterKind::RateLimit(_) => ("envoy.filters.http.ratelimit", false),
         HttpFilterKind::GrpcWeb => ("envoy.filters.http.grpc_web", false),
         HttpFilterKind::GrpcStats(_) => ("envoy.filters.http.grpc_stats", false),
         HttpFilterKind::IstioStats(_) => ("istio.stats", false),
@@ -182,6 +184,9 @@ fn kind(c: &Ctx<'_>, any: &weft_proto::pb::google::protobuf::Any) -> Option<Out<
         }
         "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz" => {
             c.unpack(any).and_then(|e| ext_authz::http(c, &e)).map(|e| HttpFilterKind::ExtAuthz(Box::new(e)))
+        }
+        "envoy.extensions.filters.http.ratelimit.v3.RateLimit" => {
+            c.unpack(any).and_then(|r| rate_limit::http(c, &r)).map(|r| HttpFilterKind::RateLimit(Box::new(r)))
         }
         "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => Ok(HttpFilterKind::GrpcWeb),
         "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {

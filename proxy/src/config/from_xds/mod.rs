@@ -36,6 +36,7 @@ mod matcher;
 mod mirror;
 mod network_filter;
 mod per_filter;
+mod rate_limit;
 mod rbac;
 mod resilience;
 mod retry;

@@ -9,7 +9,7 @@ use weft_proto::pb::google::protobuf::Any;
 
 use super::ctx::{Ctx, Out, type_name};
 use super::extension::{self, Family};
-use super::{hcm, rbac, tcp_proxy, telemetry, value};
+use super::{ext_authz, hcm, rate_limit, rbac, tcp_proxy, telemetry, value};
 use crate::config::{
     ConfigError, ConnectionLimit, Extension, ExtensionDiscovery, HttpConnectionManager, HttpFilterKind, NetworkFilter,
     NetworkFilterKind, RuntimeFlag,
@@ -54,6 +54,8 @@ fn extension(kind: &NetworkFilterKind) -> (&'static str, bool) {
         NetworkFilterKind::SniCluster => ("envoy.filters.network.sni_cluster", false),
         NetworkFilterKind::ConnectionLimit(_) => ("envoy.filters.network.connection_limit", false),
         NetworkFilterKind::Rbac(_) => ("envoy.filters.network.rbac", false),
+        NetworkFilterKind::ExtAuthz(_) => ("envoy.filters.network.ext_authz", false),
+        NetworkFilterKind::RateLimit(_) => ("envoy.filters.network.ratelimit", false),
         NetworkFilterKind::DirectResponse(_) => ("envoy.filters.network.direct_response", true),
         NetworkFilterKind::Echo => ("envoy.filters.network.echo", true),
         // None stands for another.
@@ -81,13 +83,16 @@ fn filter(c: &Ctx<'_>, f: &pb::Filter) -> Out<NetworkFilter> {
 const FAMILY: Family<NetworkFilterKind> = Family { known: &KNOWN, convert: alone };
 
 /// Filters that there are, by the full name of their message.
-const KNOWN: [&str; 8] = [ISTIO_STATS, HCM, TCP_PROXY, SNI_CLUSTER, CONNECTION_LIMIT, RBAC, DIRECT_RESPONSE, ECHO];
+const KNOWN: [&str; 10] =
+    [ISTIO_STATS, HCM, TCP_PROXY, SNI_CLUSTER, CONNECTION_LIMIT, RBAC, EXT_AUTHZ, RATE_LIMIT, DIRECT_RESPONSE, ECHO];
 const ISTIO_STATS: &str = "stats.PluginConfig";
 const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 const SNI_CLUSTER: &str = "envoy.extensions.filters.network.sni_cluster.v3.SniCluster";
 const CONNECTION_LIMIT: &str = "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit";
 const RBAC: &str = "envoy.extensions.filters.network.rbac.v3.RBAC";
+const EXT_AUTHZ: &str = "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz";
+const RATE_LIMIT: &str = "envoy.extensions.filters.network.ratelimit.v3.RateLimit";
 const DIRECT_RESPONSE: &str = "envoy.extensions.filters.network.direct_response.v3.Config";
 const ECHO: &str = "envoy.extensions.filters.network.echo.v3.Echo";
 
@@ -102,6 +107,12 @@ fn convert(c: &Ctx<'_>, any: &Any) -> Option<Out<NetworkFilterKind>> {
         SNI_CLUSTER => Ok(NetworkFilterKind::SniCluster),
         CONNECTION_LIMIT => c.unpack(any).and_then(|l| connection_limit(c, &l)).map(NetworkFilterKind::ConnectionLimit),
         RBAC => c.unpack(any).and_then(|r| rbac::network(c, &r)).map(|r| NetworkFilterKind::Rbac(Box::new(r))),
+        EXT_AUTHZ => {
+            c.unpack(any).and_then(|a| ext_authz::network(c, &a)).map(|a| NetworkFilterKind::ExtAuthz(Box::new(a)))
+        }
+        RATE_LIMIT => {
+            c.unpack(any).and_then(|r| rate_limit::network(c, &r)).map(|r| NetworkFilterKind::RateLimit(Box::new(r)))
+        }
         DIRECT_RESPONSE => c.unpack(any).and_then(|d: direct_response::Config| {
             let response = c.opt("response", &d.response, value::data_source)?;
             let empty = || crate::config::DataSource::Inline(bytes::Bytes::new());

@@ -9,13 +9,14 @@ use weft_proto::pb::envoy::extensions::filters::http::{
 use weft_proto::pb::google::protobuf::Any;
 
 use super::ctx::{Ctx, Out, type_name};
-use super::{cors, ext_authz, fault, http_filter, jwt, rbac};
+use super::{cors, ext_authz, fault, http_filter, jwt, rate_limit, rbac};
 use crate::config::{PerFilter, PerFilterConfig};
 
 /// Filters known here that take nothing per route.
-const NOT_PER_ROUTE: [&str; 11] = [
+const NOT_PER_ROUTE: [&str; 12] = [
     "stats.PluginConfig",
     "io.istio.http.peer_metadata.Config",
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimit",
     "envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
     "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
     "envoy.extensions.filters.http.rbac.v3.RBAC",
@@ -81,6 +82,9 @@ fn config(c: &Ctx<'_>, name: &str, any: &Any, optional: bool) -> Out<Option<PerF
         }
         "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute" => {
             PerFilterConfig::ExtAuthz(Box::new(ext_authz::per_route(c, &c.unpack(any)?)?))
+        }
+        "envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute" => {
+            PerFilterConfig::RateLimit(Box::new(rate_limit::per_route(c, &c.unpack(any)?)?))
         }
         "envoy.extensions.filters.http.on_demand.v3.PerRouteConfig" => {
             let per_route: on_demand::PerRouteConfig = c.unpack(any)?;

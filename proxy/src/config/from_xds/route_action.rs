@@ -10,7 +10,9 @@ use weft_proto::pb::google::protobuf as wkt;
 
 use super::ctx::{Ctx, Out, type_name};
 use super::route_match::Template;
-use super::{cors, hash_policy, headers, matcher, mirror, per_filter, retry, transport, uri_template, value};
+use super::{
+    cors, hash_policy, headers, matcher, mirror, per_filter, rate_limit, retry, transport, uri_template, value,
+};
 use crate::config::{
     ClusterSpecifier, HostRewrite, PathRewrite, RouteAction, RouteUpgrade, WeightedCluster, WeightedClusters,
 };
@@ -70,6 +72,7 @@ pub(super) fn route_action(c: &Ctx<'_>, a: &pb::RouteAction, matched_by: Templat
         high_priority: c.enumeration::<core::RoutingPriority>("priority", a.priority)? == core::RoutingPriority::High,
         upgrades: upgrades?,
         include_vh_rate_limits: value::bool_or(&a.include_vh_rate_limits, false),
+        rate_limits: rate_limit::rules(c, &a.rate_limits)?,
     })
 }
 

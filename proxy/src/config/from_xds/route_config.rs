@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use weft_proto::pb::envoy::config::route::v3 as pb;
 
 use super::ctx::{Ctx, Out};
-use super::{cors, headers, matcher, mirror, per_filter, retry, route, source, value};
+use super::{cors, headers, matcher, mirror, per_filter, rate_limit, retry, route, source, value};
 use crate::config::{RequireTls, RouteConfig, VirtualHost};
 
 /// **Source**: `RouteConfiguration.max_direct_response_body_size_bytes`.
@@ -113,6 +113,7 @@ pub(super) fn virtual_host(c: &Ctx<'_>, v: &pb::VirtualHost, max_body: usize) ->
     let cors = c.opt("cors", &v.cors, cors::deprecated);
     let per_filter = per_filter::per_filter(c, &v.typed_per_filter_config);
     let mirrors = c.each("request_mirror_policies", &v.request_mirror_policies, mirror::mirror);
+    let rate_limits = rate_limit::rules(c, &v.rate_limits);
     let virtual_clusters = c.each("virtual_clusters", &v.virtual_clusters, |c, v| {
         c.field("headers").ensure(!v.headers.is_empty(), || "virtual clusters must define 'headers'".into())?;
         Ok((c.non_empty("name", &v.name)?, c.each("headers", &v.headers, matcher::header)?))
@@ -135,6 +136,7 @@ pub(super) fn virtual_host(c: &Ctx<'_>, v: &pb::VirtualHost, max_body: usize) ->
         cors: cors?,
         per_filter: per_filter?,
         mirrors: mirrors?,
+        rate_limits: rate_limits?,
         virtual_clusters: virtual_clusters?,
     })
 }

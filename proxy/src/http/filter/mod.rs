@@ -17,6 +17,7 @@ mod istio_stats;
 mod jwt;
 mod on_demand;
 mod peer_metadata;
+mod rate_limit;
 mod rbac;
 mod trailers;
 
@@ -74,6 +75,7 @@ enum Kind {
     Rbac(Box<rbac::Rbac>),
     Jwt(Box<jwt::Jwt>),
     ExtAuthz(Box<ext_authz::ExtAuthz>),
+    RateLimit(Box<rate_limit::RateLimit>),
     GrpcWeb,
     GrpcStats(grpc_stats::GrpcStats),
     IstioStats(Box<istio_stats::IstioStats>),
@@ -115,6 +117,7 @@ enum Override {
     Rbac(Box<rbac::Settings>),
     Jwt(config::JwtPerRoute),
     ExtAuthz(Box<ext_authz::Settings>),
+    RateLimit(Box<rate_limit::Settings>),
     OnDemand(Option<Box<config::OnDemandClusters>>),
 }
 
@@ -179,6 +182,7 @@ impl Chain {
             HttpFilterKind::ExtAuthz(c) => {
                 Kind::ExtAuthz(Box::new(ext_authz::ExtAuthz::new(c, scope, &parts.runtime, &parts.clusters)?))
             }
+            HttpFilterKind::RateLimit(c) => Kind::RateLimit(Box::new(rate_limit::RateLimit::new(c, parts)?)),
             HttpFilterKind::GrpcWeb => Kind::GrpcWeb,
             HttpFilterKind::GrpcStats(c) => Kind::GrpcStats(grpc_stats::GrpcStats::new(c)),
             HttpFilterKind::IstioStats(c) => {
@@ -247,6 +251,9 @@ impl Chain {
             PerFilterConfig::Fault(c) => Override::Fault(Box::new(fault::Settings::new(c, &self.runtime))),
             PerFilterConfig::OnDemand(c) => Override::OnDemand(c.clone()),
             PerFilterConfig::Jwt(c) => Override::Jwt(c.clone()),
+            PerFilterConfig::RateLimit(c) => {
+                Override::RateLimit(Box::new(rate_limit::Settings::new(c, &self.runtime)?))
+            }
             PerFilterConfig::ExtAuthz(c) => Override::ExtAuthz(Box::new(ext_authz::Settings::new(c, &self.clusters)?)),
             PerFilterConfig::Rbac(c) => {
                 let of_chain = if let Kind::Rbac(r) = &filter.kind { Some(&**r) } else { None };
@@ -374,6 +381,11 @@ impl Filter {
                 // The futures of requests that nobody is asked about should not be larger for it.
                 ext_authz::Asks::Yes => Box::pin(e.request(ctx, body, i)).await,
             },
+            Kind::RateLimit(r) => match r.question(&ctx, i) {
+                // As above.
+                Some(question) => Box::pin(r.request(ctx, body, question, i)).await,
+                None => Flow::Continue(ctx, body),
+            },
             Kind::GrpcWeb => grpc_web::request(ctx, body),
             Kind::GrpcStats(g) => {
                 let body = g.request(&ctx, body);
@@ -422,7 +434,7 @@ impl Filter {
                 body
             }
             Kind::Fault(_) => fault::limit(ctx, body, Some(i)),
-            Kind::ExtAuthz(_) => {
+            Kind::ExtAuthz(_) | Kind::RateLimit(_) => {
                 edits::apply(ctx, &mut head.headers, Some(i));
                 body
             }

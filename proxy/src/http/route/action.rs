@@ -11,6 +11,7 @@ use crate::config::{self, ClusterSpecifier, ConfigError, HostRewrite, PathMatch,
 use crate::http::filter::{Chain, Overrides, Policy};
 use crate::http::head::Scheme;
 use crate::http::headers::Format;
+use crate::http::limit_rules::LimitRules;
 use crate::http::mirror::Mirror;
 use crate::http::stream::StreamCtx;
 use crate::runtime::Integer;
@@ -84,6 +85,8 @@ pub struct Forward {
     pub clusters: Arc<crate::cluster::Clusters>,
     /// Mirrors in force, unless the cluster has its own.
     pub mirrors: Vec<Mirror>,
+    /// What requests are counted under.
+    pub limits: LimitRules,
     /// The deprecated `cors` field, compiled.
     pub cors: Option<Arc<Policy>>,
     target: Option<Target>,
@@ -138,6 +141,7 @@ impl Forward {
         Ok(Forward {
             retry: action.retry_policy.clone().or_else(|| vhost.retry_policy.clone()).map(Arc::new),
             clusters: parts.clusters.clone(),
+            limits: LimitRules::new(&action.rate_limits, &parts.runtime)?,
             mirrors: Mirror::compile(mirrors.map_or(&[][..], |list| list), parts)?,
             total: choices
                 .iter()

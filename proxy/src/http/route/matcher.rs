@@ -75,7 +75,8 @@ fn value_matches(m: &HeaderValueMatcher, value: &[u8]) -> bool {
     }
 }
 
-fn query_matches(m: &config::QueryMatcher, ctx: &StreamCtx) -> bool {
+/// Whether a query matcher holds for the request.
+pub(crate) fn query_matches(m: &config::QueryMatcher, ctx: &StreamCtx) -> bool {
     let found = ctx.request.query().and_then(|q| query_value(q, &m.name));
     match (&m.value, found) {
         (_, Some(_)) if m.absent => false,

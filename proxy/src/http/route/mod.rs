@@ -11,7 +11,7 @@ pub(crate) use table::value as header_value;
 
 pub use action::{Forward, Redirect, Target};
 pub use discovered::{DiscoveredRoutes, Hosts, Routes};
-pub(crate) use matcher::{cookie, header_matches, matches, metadata_matches, query_value, values_match};
+pub(crate) use matcher::{cookie, header_matches, matches, metadata_matches, query_matches, query_value, values_match};
 pub use stats::{RouteStats, VirtualCluster, VirtualClusters};
 pub use table::{Entry, Found, Kind, RouteTable, VirtualHost};
 

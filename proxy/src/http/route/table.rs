@@ -13,6 +13,7 @@ use crate::app::Parts;
 use crate::config::{self, ConfigError, RequireTls, RouteKind};
 use crate::http::filter::{Chain, Overrides, Policy};
 use crate::http::headers::Mutations;
+use crate::http::limit_rules::LimitRules;
 use crate::http::manager::split_port;
 use crate::http::stream::StreamCtx;
 use crate::runtime::Fraction;
@@ -47,6 +48,8 @@ pub struct VirtualHost {
     pub root: Arc<Level>,
     /// Order of levels.
     pub most_specific_wins: bool,
+    /// What requests are counted under.
+    pub limits: LimitRules,
     virtual_clusters: Option<VirtualClusters>,
     /// The deprecated `cors` field, compiled.
     pub cors: Option<Arc<Policy>>,
@@ -260,6 +263,7 @@ fn compile_host(
 ) -> Result<Host, ConfigError> {
     let scope = parts.stats.root().tagged("vhost", "envoy.virtual_host", &vhost.name);
     let shared = Arc::new(VirtualHost {
+        limits: LimitRules::new(&vhost.rate_limits, &parts.runtime)?,
         virtual_clusters: VirtualClusters::new(&vhost.virtual_clusters, &scope),
         cors: vhost.cors.as_ref().map(|c| Arc::new(Policy::new(c, &parts.runtime))),
         name: vhost.name.as_str().into(),

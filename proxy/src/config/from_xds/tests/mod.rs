@@ -7,6 +7,7 @@ mod cluster;
 mod document;
 mod filters;
 mod hcm;
+mod limits;
 mod listener;
 mod rbac;
 mod robust;
