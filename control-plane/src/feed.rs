@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 use weft_proto::problem::Problem;
 
 use crate::generate::Changes;
+use crate::jwks::Keys;
 use crate::model::World;
+use crate::model::key_sets::KeySets;
 use crate::model::kinds::Object;
 use crate::server::{Debounce, Limits, Shared};
 use crate::source::{Batch, Source};
@@ -29,6 +31,10 @@ pub struct Feed<S> {
     debounce: Debounce,
     /// Whom workloads are to trust.
     trust: Option<watch::Receiver<Arc<str>>>,
+    /// Who fetches keys of tokens.
+    keys: Option<Keys>,
+    /// What was wrong with documents that are no objects.
+    of_documents: Arc<[Problem]>,
 }
 
 impl<S: Source> Feed<S> {
@@ -43,6 +49,8 @@ impl<S: Source> Feed<S> {
             waiting: Changes::default(),
             debounce,
             trust: None,
+            keys: None,
+            of_documents: Arc::default(),
         };
         feed.apply(batch);
         feed.debounce.take();
@@ -61,6 +69,15 @@ impl<S: Source> Feed<S> {
     pub fn trusting(mut self, mut roots: watch::Receiver<Arc<str>>) -> Self {
         self.world = self.world.trusting(roots.borrow_and_update().clone());
         self.trust = Some(roots);
+        self
+    }
+
+    /// Has keys of tokens fetched, and serves them. What is served first has them, if they come within `limit`.
+    pub async fn fetching(mut self, mut keys: Keys, limit: Duration) -> Self {
+        keys.want(self.world.wanted_keys());
+        let known = keys.tried(limit).await;
+        self.keys = Some(keys);
+        self.learn(known);
         self
     }
 
@@ -91,6 +108,13 @@ impl<S: Source> Feed<S> {
                     self.debounce.changed(Instant::now());
                     shared.set_waiting(true);
                 }
+                known = next_keys(&mut self.keys) => {
+                    if self.learn(known) {
+                        self.waiting.merge(Changes::everything());
+                    }
+                    self.debounce.changed(Instant::now());
+                    shared.set_waiting(true);
+                }
                 () = at(deadline) => {
                     self.publish(&shared);
                     shared.set_waiting(false);
@@ -103,13 +127,25 @@ impl<S: Source> Feed<S> {
         let objects = batch.changes.len();
         let (world, changes) = self.world.apply(batch.changes);
         self.world = world;
-        self.report(&batch.problems);
+        if let Some(keys) = &self.keys {
+            keys.want(self.world.wanted_keys());
+        }
+        self.of_documents = batch.problems;
+        self.report();
         tracing::debug!(objects, everything = changes.everything, endpoints = changes.endpoints.len(), "changed");
         // What changes nothing for proxies is published as well, for those who look at objects.
         if objects > 0 {
             self.waiting.merge(changes);
             self.debounce.changed(Instant::now());
         }
+    }
+
+    /// Takes over what is known of keys. Whether proxies get something else by it.
+    fn learn(&mut self, known: KeySets) -> bool {
+        let differs = !self.world.key_sets().same_keys(&known);
+        self.world = self.world.with_keys(known);
+        self.report();
+        differs
     }
 
     fn publish(&mut self, shared: &Shared<World>) {
@@ -121,8 +157,8 @@ impl<S: Source> Feed<S> {
     }
 
     /// Says what is wrong now and was not before.
-    fn report(&mut self, of_documents: &[Problem]) {
-        let all = self.world.problems().into_iter().chain(of_documents.iter().cloned());
+    fn report(&mut self) {
+        let all = self.world.problems().into_iter().chain(self.of_documents.iter().cloned());
         let texts: BTreeSet<String> = all.map(|problem| problem.to_string()).collect();
         texts.difference(&self.said).for_each(|text| tracing::warn!("{text}"));
         self.said = texts;
@@ -154,6 +190,14 @@ async fn next_roots(trust: &mut Option<watch::Receiver<Arc<str>>>) -> Arc<str> {
         return roots.borrow_and_update().clone();
     }
     std::future::pending().await
+}
+
+/// What is known of keys, when that changes.
+async fn next_keys(keys: &mut Option<Keys>) -> KeySets {
+    match keys {
+        Some(keys) => keys.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn at(deadline: Option<Instant>) {

@@ -13,6 +13,7 @@
 //! | [`generate`] | the seam between the two halves: a pure function from the world and a proxy to its resources |
 //! | [`cache`] | what each proxy gets, generated once for all that get the same |
 //! | [`server`] | xDS over gRPC; status, debugging and metrics over HTTP |
+//! | [`jwks`] | keys of tokens of end users, fetched |
 //! | [`metrics`] | what is counted |
 //! | [`up`] | a mesh on this machine |
 //! | [`capture`] | rules that lead a workload's connections to its proxy |
@@ -28,6 +29,7 @@ pub mod demo;
 pub mod feed;
 pub mod generate;
 pub mod inject;
+pub mod jwks;
 pub mod metrics;
 pub mod model;
 pub mod node;

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use crate::ca::{Ca, Phase};
+use crate::jwks::KeyStatus;
 use crate::resource::ResourceType;
 
 /// Upper bounds of times, in seconds.
@@ -135,9 +136,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All of them as Prometheus reads them, with those of the authority if there is one.
+    /// All of them as Prometheus reads them, with those of the authority and of fetching keys, if there are such.
     #[must_use]
-    pub fn prometheus(&self, ca: Option<&Ca>) -> String {
+    pub fn prometheus(&self, ca: Option<&Ca>, keys: Option<&KeyStatus>) -> String {
         let mut page = Page::default();
         page.gauge("weft_xds_streams", "Open xDS streams", self.streams.value());
         page.gauge("weft_xds_connected_proxies", "Connected proxies", self.connected_proxies.value());
@@ -173,10 +174,22 @@ impl Metrics {
         if let Some(ca) = ca {
             of_authority(&mut page, ca);
         }
+        if let Some(keys) = keys {
+            of_keys(&mut page, keys);
+        }
         page.head("weft_build_info", "The version that runs", "gauge");
         page.line("weft_build_info", concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
         page.text
     }
+}
+
+fn of_keys(page: &mut Page, keys: &KeyStatus) {
+    page.counter("weft_jwks_fetched_total", "Key sets of tokens that were fetched", &keys.fetched);
+    page.counter("weft_jwks_failed_total", "Attempts to fetch a key set that failed", &keys.failed);
+    let (wanted, available) = keys.count();
+    let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+    page.gauge("weft_jwks_wanted", "Key sets that policies name", number(wanted));
+    page.gauge("weft_jwks_available", "Those that are there", number(available));
 }
 
 fn of_authority(page: &mut Page, ca: &Ca) {
@@ -264,7 +277,7 @@ mod tests {
             metrics.ack_seconds.observe(seconds);
         }
         metrics.nacks[ResourceType::Route as usize].add(2);
-        let page = metrics.prometheus(None);
+        let page = metrics.prometheus(None, None);
         for line in [
             "weft_xds_ack_seconds_bucket{le=\"0.001\"} 1",
             "weft_xds_ack_seconds_bucket{le=\"0.025\"} 3",

@@ -14,9 +14,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::ca::Ca;
 use crate::feed::Feed;
+use crate::jwks::Fetcher;
 use crate::server::connections::TrustFollowers;
 use crate::server::{Bound, Limits, Secure, TlsFiles, serve_grpc, serve_http};
 use crate::source::files::Files;
+
+/// How long the start waits for keys of tokens: whoever serves already has them, and must not lose them for a moment.
+const FIRST_KEYS: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 #[command(
@@ -56,6 +60,9 @@ pub(super) struct Options {
     /// Ask proxies for no proof of who they are: whoever reaches the port has what any proxy gets, secrets too
     #[arg(long)]
     tls_any_client: bool,
+    /// Whom to trust besides the system's authorities when keys of tokens are fetched over HTTPS, as PEM
+    #[arg(long, value_name = "FILE")]
+    jwks_ca: Option<PathBuf>,
     #[command(flatten)]
     authority: super::ca::AuthorityOptions,
     /// Serve changes when there was none for this long
@@ -143,6 +150,11 @@ async fn serve(options: &Options) -> Result<()> {
     if let Some(ca) = &ca {
         feed = feed.trusting(ca.bundle());
     }
+    let stop = CancellationToken::new();
+    let (fetcher, keys) = Fetcher::new(options.jwks_ca.clone());
+    let key_status = fetcher.status();
+    let fetch = tokio::spawn(fetcher.run(stop.clone()));
+    feed = feed.fetching(keys, FIRST_KEYS).await;
     let secure = match options.secure(ca.clone()) {
         None => None,
         Some(secure) => Some((Bound::open("--secure-grpc-addr", options.secure_grpc_addr).await?, secure)),
@@ -152,15 +164,15 @@ async fn serve(options: &Options) -> Result<()> {
     if let Some((socket, _)) = &secure {
         line.push_str(&format!(" secure-grpc={}", socket.address()));
     }
-    let stop = CancellationToken::new();
     let shared = feed.serve(options.limits(), stop.clone());
+    shared.show_keys(key_status);
 
     let mut servers = JoinSet::new();
     servers.spawn(serve_grpc(shared.clone(), grpc, None));
     if let Some((socket, secure)) = secure {
         servers.spawn(serve_grpc(shared.clone(), socket, Some(secure)));
     }
-    let mut tasks = Vec::new();
+    let mut tasks = vec![fetch];
     if let Some(ca) = ca {
         tracing::info!("whom clients of this control plane are to trust: {}", ca.bundle_path().display());
         shared.show(ca.clone());

@@ -7,32 +7,44 @@ use std::sync::Arc;
 
 use weft_proto::problem::{Position, Problem, Severity};
 
+use super::attribute::{is_claims, routing_claims};
 use super::config::{Config, GatewayRef, Problems, VirtualService as Routes};
 use super::host;
 use super::kinds::authorization::AuthorizationPolicy;
 use super::kinds::destination_rule::{ClientTls, ClientTlsMode, DestinationRule, TrafficPolicy, Tunnel};
 use super::kinds::gateway::{IstioGateway, ServerTls, ServerTlsMode};
+use super::kinds::request_authentication::RequestAuthentication;
 use super::kinds::service_entry::{CaptureMode, Sidecar};
 use super::kinds::telemetry::{TagOperation, Telemetry};
 use super::kinds::virtual_service::{HttpRoute, Percent, VirtualService};
 use super::kinds::{Kind, Object, ObjectKey};
 use super::objects::Objects;
 use super::peer_authentication::has_identity;
+use super::policy_check;
 use super::service::Protocol;
 use super::world::World;
 
 /// Collects what is wrong with one object.
-struct Teller<'o> {
+pub(super) struct Teller<'o> {
     object: &'o Object,
     told: Vec<Problem>,
 }
 
-impl Teller<'_> {
-    fn invalid(&mut self, at: Position, path: impl Into<String>, reason: impl Into<String>) {
+impl<'o> Teller<'o> {
+    /// The object.
+    pub(super) fn object(&self) -> &'o Object {
+        self.object
+    }
+
+    pub(super) fn warn(&mut self, at: Position, path: impl Into<String>, reason: impl Into<String>) {
+        self.told.push(self.object.problem(Severity::Warning, at, path, reason));
+    }
+
+    pub(super) fn invalid(&mut self, at: Position, path: impl Into<String>, reason: impl Into<String>) {
         self.told.push(self.object.problem(Severity::Invalid, at, path, reason));
     }
 
-    fn unsupported(&mut self, at: Position, path: impl Into<String>, reason: impl Into<String>) {
+    pub(super) fn unsupported(&mut self, at: Position, path: impl Into<String>, reason: impl Into<String>) {
         self.told.push(self.object.problem(Severity::Unsupported, at, path, reason));
     }
 }
@@ -51,7 +63,9 @@ pub(super) fn all(objects: &Objects, config: &Config, problems: &mut Problems) {
             sidecar(&mut teller, scope);
         }
         if let Some(policy) = object.of::<AuthorizationPolicy>() {
-            authorization(&mut teller, policy);
+            policy_check::authorization(&mut teller, policy);
+        } else if let Some(policy) = object.of::<RequestAuthentication>() {
+            policy_check::request_authentication(&mut teller, policy);
         }
         if let Some(of) = object.of::<Telemetry>() {
             telemetry(&mut teller, of);
@@ -65,8 +79,10 @@ pub(super) fn all(objects: &Objects, config: &Config, problems: &mut Problems) {
 
 fn virtual_service(teller: &mut Teller<'_>, routes: &VirtualService) {
     let spec = &routes.spec;
+    let only_mesh = spec.gateways.iter().all(|name| name == "mesh");
     for (index, route) in spec.http.iter().enumerate() {
         http_route(teller, &format!("spec.http[{index}]"), route);
+        claims(teller, &format!("spec.http[{index}]"), route, only_mesh);
     }
     if spec.http.is_empty() && spec.tls.is_empty() && spec.tcp.is_empty() {
         teller.invalid(spec.at.0, "spec", "has no http, tls or tcp rules: it routes nothing");
@@ -119,6 +135,23 @@ fn http_route(teller: &mut Teller<'_>, path: &str, route: &HttpRoute) {
     if let Some(answer) = route.direct_response.as_ref().filter(|answer| !(200..600).contains(&answer.status)) {
         let reason = format!("{} is no status that can be answered with: write one from 200 to 599", answer.status);
         teller.invalid(answer.at.0, format!("{path}.directResponse.status"), reason);
+    }
+}
+
+/// Matches by claims of tokens.
+fn claims(teller: &mut Teller<'_>, path: &str, route: &HttpRoute, only_mesh: bool) {
+    for (index, of) in route.r#match.iter().enumerate() {
+        let names = of.headers.keys().chain(of.without_headers.keys());
+        for name in names.filter(|name| is_claims(name)) {
+            let path = format!("{path}.match[{index}].headers");
+            if routing_claims(name).is_none() {
+                let reason = format!("{name:?} is no header and no claim: write @request.auth.claims[name]");
+                teller.invalid(of.at.0, path, reason);
+            } else if only_mesh {
+                let reason = format!("{name:?} is known in gateways only: sidecars verify no tokens on the way out");
+                teller.unsupported(of.at.0, path, reason);
+            }
+        }
     }
 }
 
@@ -325,38 +358,6 @@ fn telemetry(teller: &mut Teller<'_>, of: &Telemetry) {
                     teller.unsupported(of.at.0, path, reason);
                 }
             }
-        }
-    }
-}
-
-fn authorization(teller: &mut Teller<'_>, policy: &AuthorizationPolicy) {
-    const KEYS: [&str; 7] = [
-        "source.ip",
-        "remote.ip",
-        "source.namespace",
-        "source.principal",
-        "destination.ip",
-        "destination.port",
-        "connection.sni",
-    ];
-    for (index, rule) in policy.spec.rules.iter().enumerate() {
-        let path = format!("spec.rules[{index}]");
-        for condition in &rule.when {
-            if !KEYS.contains(&condition.key.as_str()) && !condition.key.starts_with("request.headers[") {
-                let reason = format!(
-                    "{:?} is not supported: a rule that allows by it allows nothing, one that denies by it denies without it",
-                    condition.key
-                );
-                teller.unsupported(condition.at.0, format!("{path}.when"), reason);
-            }
-        }
-        let identities = rule.from.iter().any(|from| {
-            let of = &from.source;
-            [&of.principals, &of.not_principals, &of.namespaces, &of.not_namespaces].iter().any(|of| !of.is_empty())
-        });
-        if identities {
-            let reason = "callers have no identities yet: no principal and no namespace matches";
-            teller.unsupported(rule.at.0, format!("{path}.from"), reason);
         }
     }
 }

@@ -29,11 +29,18 @@ pub(super) fn changes(before: (&Config, &Services), after: (&Config, &Services))
         || old.peer_authentications != new.peer_authentications
         // A Sidecar may name what it lets through by the routes to it.
         || (of_routes && !new.sidecars.is_empty())
+        // Whether somebody can be asked is in what workloads accept.
+        || new.mesh.extension_providers.iter().any(|of| of.service().is_some_and(|name| hosts.contains(asked_host(name))))
         || (!hosts.is_empty() && patches_together(new));
     if whole {
         return Changes::everything();
     }
     Changes { routes: of_routes || !hosts.is_empty(), hosts, ..Changes::default() }
+}
+
+/// The host of `host` or `namespace/host`.
+fn asked_host(name: &str) -> &str {
+    name.split_once('/').map_or(name, |(_, host)| host)
 }
 
 /// Whether clusters have to be patched all together: one may be added because another one is there, or get another's name. What is
@@ -105,6 +112,17 @@ mod tests {
         assert_eq!((hosts(&changes), changes.routes, changes.everything), (vec!["b"], true, false));
         let changes = world().apply([service("d", 80)]).1;
         assert_eq!((hosts(&changes), changes.routes, changes.everything), (vec!["d"], true, false));
+    }
+
+    #[test]
+    fn a_service_that_is_asked_touches_everything() {
+        let mesh = "extensionProviders: [{name: p, envoyExtAuthzGrpc: {service: default/b.default.svc.cluster.local, port: 80}}]";
+        let config = object(&format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: istio, namespace: istio-system}}\ndata: {{mesh: '{mesh}'}}\n"
+        ));
+        let world = world().apply([config]).0;
+        assert!(world.apply([service("b", 81)]).1.everything);
+        assert!(!world.apply([service("c", 81)]).1.everything);
     }
 
     #[test]

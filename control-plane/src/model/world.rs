@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_proto::problem::{Problem, Severity};
 
@@ -15,12 +16,15 @@ use super::difference;
 use super::distinctions::{Distinctions, Told};
 use super::endpoint::{self, Endpoint, SLICE_SERVICE};
 use super::index::{Addresses, Selectors};
+use super::key_sets::{self, KeySets, KeySource};
 use super::kinds::meta::{Labels, contains_all};
+use super::kinds::request_authentication::RequestAuthentication;
 use super::kinds::service::Service as KubeService;
 use super::kinds::service_entry::{ServiceEntry, WorkloadEntry};
 use super::kinds::{Kind, Object, ObjectKey};
 pub use super::objects::Objects;
 use super::peer_authentication::has_identity;
+use super::policy_check;
 use super::service::{self, Resolution, Service, ServiceKey};
 use crate::generate::Changes;
 use crate::source::Change;
@@ -34,6 +38,8 @@ pub struct World {
     addresses: Addresses,
     /// Whom workloads are to trust, as PEM; `None`: there is no authority.
     trust: Option<Arc<str>>,
+    /// Keys of tokens that are fetched.
+    key_sets: KeySets,
 }
 
 /// What does not depend on endpoints.
@@ -53,6 +59,7 @@ impl PartialEq for World {
             && self.derived.services == other.derived.services
             && self.endpoints == other.endpoints
             && self.trust == other.trust
+            && self.key_sets == other.key_sets
     }
 }
 
@@ -165,6 +172,34 @@ impl World {
         self.trust.as_ref()
     }
 
+    /// The same world with these keys of tokens.
+    #[must_use]
+    pub fn with_keys(&self, key_sets: KeySets) -> Self {
+        Self { key_sets, ..self.clone() }
+    }
+
+    /// Keys of tokens that were fetched.
+    #[must_use]
+    pub fn key_sets(&self) -> &KeySets {
+        &self.key_sets
+    }
+
+    /// Where keys of tokens are to be fetched, and how long that may take.
+    #[must_use]
+    pub fn wanted_keys(&self) -> BTreeMap<KeySource, Duration> {
+        let mut wanted: BTreeMap<KeySource, Duration> = BTreeMap::new();
+        let policies = self.objects.of_kind(Kind::RequestAuthentication);
+        let policies = policies.filter_map(|object| object.of::<RequestAuthentication>());
+        for rule in policies.flat_map(|policy| &policy.spec.jwt_rules) {
+            if let Some(source) = KeySource::of(rule) {
+                let timeout = rule.timeout.filter(|timeout| !timeout.is_zero()).unwrap_or(key_sets::TIMEOUT);
+                let known = wanted.entry(source).or_insert(timeout);
+                *known = timeout.max(*known);
+            }
+        }
+        wanted
+    }
+
     /// The objects it is made of.
     #[must_use]
     pub fn objects(&self) -> &Objects {
@@ -191,10 +226,15 @@ impl World {
     /// The service of this host that a namespace sees: its own, else the first.
     #[must_use]
     pub fn service_of_host(&self, host: &str, namespace: &str) -> Option<&Arc<Service>> {
-        let first = ServiceKey { host: host.into(), namespace: "".into() };
-        let of_host = self.derived.services.range(first..).take_while(|(key, _)| &*key.host == host);
-        let seen = of_host.map(|(_, service)| service).filter(|service| service.visibility.includes(namespace));
+        let seen = self.services_at(host).filter(|service| service.visibility.includes(namespace));
         seen.min_by_key(|service| &*service.key.namespace != namespace)
+    }
+
+    /// The services of this host, whoever sees them.
+    pub fn services_at<'w, 'h>(&'w self, host: &'h str) -> impl Iterator<Item = &'w Arc<Service>> + use<'w, 'h> {
+        let first = ServiceKey { host: host.into(), namespace: "".into() };
+        let of_host = self.derived.services.range(first..).take_while(move |(key, _)| &*key.host == host);
+        of_host.map(|(_, service)| service)
     }
 
     /// The endpoints of a service.
@@ -247,6 +287,7 @@ impl World {
         let read = self.objects.iter().flat_map(|object| object.problems.iter());
         let mut all: Vec<Problem> = read.chain(self.derived.problems.values().flatten()).cloned().collect();
         all.extend(check::identities(self).into_iter().map(|(_, problem)| problem));
+        all.extend(policy_check::of_all(self).into_iter().map(|(_, problem)| problem));
         all.sort_by(|a, b| (&a.source, a.at, &a.path).cmp(&(&b.source, b.at, &b.path)));
         all
     }
@@ -259,6 +300,7 @@ impl World {
         if key.kind == Kind::DestinationRule {
             all.extend(check::identities(self).into_iter().filter(|(of, _)| of == key).map(|(_, problem)| problem));
         }
+        all.extend(self.objects.by_key(key).into_iter().flat_map(|object| policy_check::of_world(self, object)));
         all
     }
 }
@@ -348,7 +390,7 @@ impl Touched {
                 Kind::Secret => {
                     self.secrets.insert(format!("kubernetes://{namespace}/{}", object.key.name).into());
                 }
-                Kind::ConfigMap | Kind::AuthorizationPolicy | Kind::Telemetry => {
+                Kind::ConfigMap | Kind::AuthorizationPolicy | Kind::RequestAuthentication | Kind::Telemetry => {
                     self.all = true;
                     self.everything = true;
                 }

@@ -54,6 +54,7 @@ pub use secure::Secure;
 use crate::ca::Ca;
 use crate::cache::Cache;
 use crate::generate::{Changes, Generator};
+use crate::jwks::KeyStatus;
 use crate::metrics::Metrics;
 use caller::Door;
 use connections::Connections;
@@ -101,6 +102,8 @@ pub struct Shared<G: Generator> {
     identifier: Arc<str>,
     /// The authority, for its page and metrics.
     ca: OnceLock<Arc<Ca>>,
+    /// How fetching keys of tokens goes, for its page and metrics.
+    keys: OnceLock<Arc<KeyStatus>>,
     stop: CancellationToken,
 }
 
@@ -126,6 +129,7 @@ impl<G: Generator> Shared<G> {
             limits,
             identifier,
             ca: OnceLock::new(),
+            keys: OnceLock::new(),
             stop,
         })
     }
@@ -133,6 +137,11 @@ impl<G: Generator> Shared<G> {
     /// Shows the state of this authority on its page and among the metrics. The first one counts.
     pub fn show(&self, ca: Arc<Ca>) {
         let _ = self.ca.set(ca);
+    }
+
+    /// Shows how fetching keys of tokens goes on its page and among the metrics. The first one counts.
+    pub fn show_keys(&self, keys: Arc<KeyStatus>) {
+        let _ = self.keys.set(keys);
     }
 
     /// Whether something has changed that is not published yet.

@@ -12,7 +12,7 @@ use weft_proto::pb::envoy::extensions::upstreams::http::v3 as upstreams;
 use super::policy::Policy;
 use super::view::View;
 use super::wire::{self, duration, text, u32_value};
-use super::{balancing, gateway, locality, mutual_tls, names, telemetry, upstream_tls};
+use super::{authorization, balancing, gateway, locality, mutual_tls, names, telemetry, upstream_tls};
 use crate::model::config::DestinationRule;
 use crate::model::kinds::destination_rule::{
     ConnectionPool, H2Upgrade, HttpPool, OutlierDetection, Subset, TcpKeepalive, TrafficPolicy,
@@ -86,6 +86,12 @@ pub(super) fn targets<'w>(view: &View<'w>) -> Vec<Target<'w>> {
         if gateway::passes_on(&open, seen.service) {
             let again: Vec<_> = targets[first..].iter().map(|target| Target { passed_on: true, ..*target }).collect();
             targets.extend(again);
+        }
+    }
+    for asked in authorization::services(view) {
+        let is_it = |target: &Target<'_>| target.service.key == asked.service.key && target.port == asked.port;
+        if !targets.iter().any(is_it) {
+            targets.extend(of_service(view, asked.service, std::iter::once(asked.port)));
         }
     }
     targets

@@ -12,7 +12,7 @@
 //! | `endpoints`, `locality` | their endpoints |
 //! | `routes` | route configurations |
 //! | `telemetry` | what counts who calls whom |
-//! | `authorization` | who may reach a workload |
+//! | `authorization`, `request_authentication`, `attachment` | who may reach a workload, whose tokens are taken |
 //! | `patch` | EnvoyFilters, over all of it |
 //! | `origins` | of which objects something is made |
 //! | `gateway`, `downstream_tls` | listeners of gateways |
@@ -20,6 +20,7 @@
 //! | `egress` | where a Sidecar puts listeners |
 //! | `outbound`, `inbound`, `tcp_routes`, `chains`, `http` | listeners |
 
+mod attachment;
 mod authorization;
 mod balancing;
 mod chains;
@@ -38,6 +39,7 @@ mod origins;
 mod outbound;
 mod patch;
 mod policy;
+mod request_authentication;
 mod routes;
 mod scope;
 mod secrets;

@@ -17,7 +17,7 @@ use weft_proto::pb::google::protobuf::{Value, value::Kind as ValueKind};
 
 use super::cluster::Target;
 use super::view::View;
-use super::{authorization, gateway, names};
+use super::{authorization, gateway, names, request_authentication};
 use crate::generate::{Generator as _, Origin};
 use crate::model::World;
 use crate::model::config::{GatewayRef, VirtualService};
@@ -139,7 +139,7 @@ fn of_gateway(view: &View<'_>, address: &str, port: u32) -> Objects {
     let references: Vec<GatewayRef> = opened.iter().map(|of| of.reference()).collect();
     let mut objects: Objects = opened.iter().map(|of| called(&of.gateway.key)).collect();
     objects.extend(view.virtual_services(&references).filter(is_of_connections).map(|routes| called(&routes.key)));
-    objects.extend(authorization::objects(view).iter().map(called));
+    objects.extend(of_policies(view));
     objects
 }
 
@@ -164,7 +164,13 @@ fn of_workload(view: &View<'_>) -> Objects {
     let sidecar = view.sidecar.map(|sidecar| called(&sidecar.key));
     let policies = &view.world.config().peer_authentications;
     let peers = policies.of_workload(&view.proxy.namespace, view.labels).map(|policy| called(&policy.key));
-    services.chain(sidecar).chain(peers).chain(authorization::objects(view).iter().map(called)).collect()
+    services.chain(sidecar).chain(peers).chain(of_policies(view)).collect()
+}
+
+/// Who may come in, and with whose tokens.
+fn of_policies(view: &View<'_>) -> impl Iterator<Item = Arc<str>> {
+    let all = authorization::objects(view).into_iter().chain(request_authentication::objects(view));
+    all.map(|key| called(&key))
 }
 
 /// A secret's own object, by its name in SDS.

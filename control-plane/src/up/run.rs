@@ -28,6 +28,7 @@ use super::state::{State, write_for_all};
 use crate::ca::{self, Ca};
 use crate::capture::Backend;
 use crate::feed::Feed;
+use crate::jwks::Fetcher;
 use crate::model::World;
 use crate::node::Proxy;
 use crate::resource::ResourceType;
@@ -95,7 +96,13 @@ pub async fn run(options: Options) -> Result<()> {
     let feed = feed.trusting(authority.bundle());
     let root = Root::write(state.etc("root-cert.pem"), authority.bundle()).context("the root certificate")?;
     let stop = CancellationToken::new();
+    let servers = stop.child_token();
+    let (fetcher, keys) = Fetcher::new(None);
+    let key_status = fetcher.status();
+    // Who has keys may be a pod, and no pod runs yet.
+    let feed = feed.fetching(keys, Duration::ZERO).await;
     let shared = feed.serve(Limits::default(), stop.child_token());
+    shared.show_keys(key_status);
     let around = Surroundings {
         discovery: host.to_string(),
         authority: authority.clone(),
@@ -113,8 +120,8 @@ pub async fn run(options: Options) -> Result<()> {
     let mesh = Mesh::new(fabric, around, pods.clone(), changes, shared.clone());
     let socket = UnixListener::bind(state.socket()).context("the socket for other commands")?;
 
-    let servers = stop.child_token();
     let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(fetcher.run(servers.clone()));
     let serving = shared.clone();
     let secure = Secure { files: None, ca: Some(authority.clone()), any_client: false };
     shared.show(authority.clone());

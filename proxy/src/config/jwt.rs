@@ -51,6 +51,10 @@ pub struct JwtProvider {
     pub payload_in_metadata: Option<String>,
     /// The same for the header of the token.
     pub header_in_metadata: Option<String>,
+    /// Claims of that payload that are lists there, and texts with spaces between the items in the token.
+    pub space_delimited_claims: Vec<String>,
+    /// The route is looked for again when a token was taken that says something: it may match by that.
+    pub clear_route_cache: bool,
     /// How wrong clocks may be.
     pub clock_skew: Duration,
     /// Headers that get claims, by path.

@@ -53,6 +53,18 @@ pub(super) fn find_route(ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     check_upgrade(look_up(ctx)?)
 }
 
+/// Finds the route of a request once more: a filter has learned what it may match by.
+///
+/// # Errors
+/// The answer, where the request goes no further.
+#[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
+pub(super) fn find_route_again(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
+    ctx.route = None;
+    ctx.info.route = None;
+    ctx.info.vhost = None;
+    find_route(ctx)
+}
+
 #[allow(clippy::result_large_err, reason = "the answer is what the caller returns as it is")]
 fn look_up(mut ctx: Box<StreamCtx>) -> Result<Box<StreamCtx>, Reply> {
     let conn = ctx.conn.clone();

@@ -1,27 +1,49 @@
 //! Who may do what: Istio's documented AuthorizationPolicies, on both proxies.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use weft_tests::locate::Kind;
 use weft_tests::wait::{PATIENCE, eventually};
 
+use super::further::{more, tried_out};
 use super::scene::{Caller, Mesh, Protocol, skipped};
 
 /// A policy for the workload `echo`: its name, and the fields beside the selector.
-fn policy(name: &str, fields: &str) -> String {
+pub(super) fn policy(name: &str, fields: &str) -> String {
+    object("AuthorizationPolicy", &format!("name: {name}, namespace: shop"), ECHO, fields)
+}
+
+/// The workload as a selector.
+pub(super) const ECHO: &str = "selector: {matchLabels: {app: echo}}";
+
+/// A policy of any kind.
+pub(super) fn object(kind: &str, meta: &str, selector: &str, fields: &str) -> String {
+    let spec = [selector, "\n", &weft_tests::config::dedent(fields)].concat();
     format!(
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
-         spec:\n  selector: {{matchLabels: {{app: echo}}}}\n{}---\n",
-        weft_tests::config::indent(&weft_tests::config::dedent(fields), 2)
+        "apiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{{meta}}}\nspec:\n{}---\n",
+        weft_tests::config::indent(spec.trim_matches('\n'), 2)
     )
 }
 
-/// Who calls.
-struct Callers {
+/// Who calls, and with what.
+pub(super) struct Callers {
     client: Caller,
     other: Caller,
+    /// What stands for `$name` in a call.
+    pub(super) words: BTreeMap<&'static str, String>,
 }
 
 impl Callers {
+    pub(super) fn of(mesh: &Mesh) -> Result<Self> {
+        let identity = |uri: &str| Ok::<_, anyhow::Error>(Caller::Tls(Some(mesh.root.identity(uri, false)?)));
+        Ok(Self {
+            client: identity("spiffe://cluster.local/ns/default/sa/client")?,
+            other: identity("spiffe://cluster.local/ns/foo/sa/other")?,
+            words: BTreeMap::new(),
+        })
+    }
+
     /// `client`, of namespace `default`; `other`, of namespace `foo`; `plain`, without an identity.
     fn named(&self, name: &str) -> Result<&Caller> {
         Ok(match name {
@@ -33,33 +55,57 @@ impl Callers {
     }
 }
 
-/// What comes of a call: `client GET /path [header: value]`, or `client tcp`.
-async fn call(mesh: &Mesh, callers: &Callers, text: &str) -> Result<bool> {
+/// What comes of a call: `client GET /path [header: value | header: value]`, or `client tcp`, which is 200 or 403 as well.
+pub(super) async fn call(mesh: &Mesh, callers: &Callers, text: &str) -> Result<u16> {
     let (who, what) = text.split_once(' ').context("a caller")?;
     let caller = callers.named(who)?;
     if what == "tcp" {
-        return Ok(mesh.answers(caller, Protocol::Tcp).await);
+        return Ok(if mesh.answers(caller, Protocol::Tcp).await { 200 } else { 403 });
     }
+    // The longest name first: one may be the beginning of another.
+    let what = callers.words.iter().rev().fold(what.to_owned(), |text, (name, value)| text.replace(name, value));
     let mut words = what.splitn(3, ' ');
     let (method, path) = (words.next().context("a method")?, words.next().context("a path")?);
-    let headers = words.next().map(|line| format!("{line}\r\n")).unwrap_or_default();
-    match mesh.prober.status(caller, method, path, &headers).await? {
-        200 => Ok(true),
-        403 => Ok(false),
-        other => anyhow::bail!("{other}"),
-    }
+    let lines = words.next().unwrap_or_default().split(" | ").filter(|line| !line.is_empty());
+    let headers: String = lines.map(|line| format!("{line}\r\n")).collect();
+    mesh.prober.status(caller, method, path, &headers).await
 }
 
 /// Policies, calls that are let through, and calls that are not.
-struct Case {
-    name: &'static str,
-    policies: String,
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) policies: String,
     yes: &'static [&'static str],
     no: &'static [&'static str],
+    /// Calls with other answers.
+    others: Vec<(u16, &'static [&'static str])>,
 }
 
-fn case(name: &'static str, fields: &str, yes: &'static [&'static str], no: &'static [&'static str]) -> Case {
-    Case { name, policies: policy(name, fields), yes, no }
+impl Case {
+    /// One with these policies.
+    pub(super) fn new(
+        name: &'static str,
+        policies: String,
+        yes: &'static [&'static str],
+        no: &'static [&'static str],
+    ) -> Self {
+        Self { name, policies, yes, no, others: Vec::new() }
+    }
+
+    /// And these calls are answered with another status.
+    pub(super) fn and(mut self, status: u16, calls: &'static [&'static str]) -> Self {
+        self.others.push((status, calls));
+        self
+    }
+}
+
+pub(super) fn case(
+    name: &'static str,
+    fields: &str,
+    yes: &'static [&'static str],
+    no: &'static [&'static str],
+) -> Case {
+    Case::new(name, policy(name, fields), yes, no)
 }
 
 /// Sources: who they are, and where.
@@ -201,11 +247,8 @@ fn conditions(mesh: &Mesh) -> Vec<Case> {
     let when = |key: &str, values: &str| format!("rules: [{{when: [{{key: {key}, {values}}}]}}]");
     let token = "\"request.headers[x-token]\"";
     let tcp = mesh.prober.target(Protocol::Tcp);
-    let both = |name: &'static str, one: &str, two: &str, yes, no| Case {
-        name,
-        policies: policy("one", one) + &policy("two", two),
-        yes,
-        no,
+    let both = |name: &'static str, one: &str, two: &str, yes, no| {
+        Case::new(name, policy("one", one) + &policy("two", two), yes, no)
     };
     vec![
         case(
@@ -275,11 +318,7 @@ async fn policies(kind: Kind) -> Result<()> {
         return Ok(());
     }
     let mesh = Mesh::start(kind, 3600, true, "").await?;
-    let identity = |uri: &str| Ok::<_, anyhow::Error>(Caller::Tls(Some(mesh.root.identity(uri, false)?)));
-    let callers = Callers {
-        client: identity("spiffe://cluster.local/ns/default/sa/client")?,
-        other: identity("spiffe://cluster.local/ns/foo/sa/other")?,
-    };
+    let callers = Callers::of(&mesh)?;
     let mut cases = vec![
         case("allow-nothing", "{}", &[], &["client GET /", "plain GET /", "plain tcp"]),
         case("allow-all", "rules: [{}]", &["client GET /", "plain GET /", "plain tcp"], &[]),
@@ -287,30 +326,39 @@ async fn policies(kind: Kind) -> Result<()> {
         case("deny-nothing", "action: DENY", &["client GET /", "plain tcp"], &[]),
     ];
     cases[0].policies = policy("allow-nothing", "");
-    cases.extend(sources().into_iter().chain(operations(&mesh)).chain(conditions(&mesh)));
-    for case in &cases {
-        mesh.policy(&case.policies).await?;
-        holds(&mesh, &callers, case)
-            .await
-            .with_context(|| format!("{}: {}\n{}", kind.name(), case.name, case.policies))?;
-    }
+    cases.extend(sources().into_iter().chain(operations(&mesh)).chain(conditions(&mesh)).chain(more()));
+    all_hold(kind, &mesh, &callers, &cases).await?;
+    tried_out(kind, &mesh, &callers).await?;
     // A policy for others changes nothing here, and none at all lets everybody in.
     let elsewhere = policy("elsewhere", "").replace("app: echo", "app: nobody");
     for text in [elsewhere.as_str(), ""] {
         mesh.policy(text).await?;
-        let all =
-            Case { name: "none", policies: String::new(), yes: &["client GET /", "plain GET /", "plain tcp"], no: &[] };
+        let all = Case::new("none", String::new(), &["client GET /", "plain GET /", "plain tcp"], &[]);
         holds(&mesh, &callers, &all).await.with_context(|| format!("{}: {text}", kind.name()))?;
     }
     through_the_sidecar(&mesh).await.with_context(|| kind.name())
 }
 
+/// Each case in turn.
+pub(super) async fn all_hold(kind: Kind, mesh: &Mesh, callers: &Callers, cases: &[Case]) -> Result<()> {
+    for case in cases {
+        mesh.policy(&case.policies).await?;
+        let nacks = mesh.plane.debug("/debug/push_status").await?["byState"]["nacked"].clone();
+        ensure!(nacks == 0, "{}: {} is refused: {}\n{}", kind.name(), case.name, case.policies, mesh.plane.log());
+        holds(mesh, callers, case)
+            .await
+            .with_context(|| format!("{}: {}\n{}", kind.name(), case.name, case.policies))?;
+    }
+    Ok(())
+}
+
 /// Waits until every call of a case ends as it should: a listener that was replaced takes connections for a moment longer.
-async fn holds(mesh: &Mesh, callers: &Callers, case: &Case) -> Result<()> {
+pub(super) async fn holds(mesh: &Mesh, callers: &Callers, case: &Case) -> Result<()> {
     let last = std::cell::RefCell::new(String::new());
-    let calls = || case.yes.iter().map(|call| (call, true)).chain(case.no.iter().map(|call| (call, false)));
+    let all = [(200, case.yes), (403, case.no)].into_iter().chain(case.others.iter().copied());
+    let calls: Vec<_> = all.flat_map(|(status, calls)| calls.iter().map(move |call| (call, status))).collect();
     let look = || async {
-        for (text, wanted) in calls() {
+        for &(text, wanted) in &calls {
             let found = call(mesh, callers, text).await;
             if found.as_ref().ok() != Some(&wanted) {
                 *last.borrow_mut() = format!("{text}: {found:?}, not {wanted}");

@@ -73,13 +73,13 @@ pub(crate) struct Mesh {
     pub(crate) root: Root,
     /// Who calls the workload.
     pub(crate) prober: Prober,
+    /// What the workload has seen.
+    pub(crate) journal: Journal,
     _services: Vec<Reserved>,
     /// Where the operator's authority is.
     _dir: TempDir,
     _apps: (Upstream, Upstream, Greeter),
     _sds: Vec<Plane>,
-    /// What the application of HTTP has got.
-    pub(crate) journal: Journal,
 }
 
 /// Calls the workload in all ways.

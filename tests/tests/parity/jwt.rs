@@ -319,3 +319,52 @@ fn places() -> Result<()> {
     }
     run(&group)
 }
+
+/// Routes by what a token says, which are looked for when it is known; texts with spaces are lists there if they are to be.
+#[test]
+fn routes_by_claims() -> Result<()> {
+    let signer = Signer::new()?;
+    let keys = signer.keys();
+    let fields = |more: &str| {
+        let provider = provider("p", &keys, &format!(", issuer: me, payload_in_metadata: said{more}"));
+        format!("providers: {{{provider}}}\n{}", rules("provider_name: p"))
+    };
+    let by = |claim: &str, value: &str, to: &str| {
+        format!(
+            "- {{match: {{prefix: /, dynamic_metadata: [{{filter: envoy.filters.http.jwt_authn, path: [{{key: said}}, {{key: {claim}}}], value: {value}}}]}}, {to}}}\n"
+        )
+    };
+    let routes = by("scope", "{list_match: {one_of: {string_match: {exact: write}}}}", "route: {cluster: b}")
+        + &by("scope", "{string_match: {exact: read write}}", "route: {cluster: c}")
+        + &by("role", "{string_match: {exact: guest}}", "redirect: {path_redirect: /guest}")
+        + "- {match: {prefix: /public}, route: {cluster: a}}\n";
+    let normalized = ", normalize_payload_in_metadata: {space_delimited_claims: [scope, n, none]}";
+    let config = Config::new()
+        .http("kept", &listener(&fields(""), &routes))
+        .http("cleared", &listener(&fields(", clear_route_cache: true"), &routes))
+        .http("lists", &listener(&fields(&format!("{normalized}, clear_route_cache: true")), &routes))
+        .http("lists-kept", &listener(&fields(normalized), &routes))
+        .cluster("a", "")
+        .cluster("b", "")
+        .cluster("c", "");
+    let mut group = Group::new("jwt-routes", config);
+    for (name, more) in [
+        ("scopes", json!({"scope": "read write"})),
+        ("spaces", json!({"scope": "  write  x "})),
+        ("one", json!({"scope": "write"})),
+        ("list", json!({"scope": ["read", "write"]})),
+        ("empty", json!({"scope": ""})),
+        ("guest", json!({"role": "guest"})),
+        ("nobody", json!({"role": "nobody"})),
+    ] {
+        // The secret's signature is the same each time, and so is what is recorded.
+        let token = signer.with(&json!({"alg": "HS256", "kid": "HS256"}), &claims(more))?;
+        let bearer = format!("authorization: Bearer {token}");
+        for to in ["kept", "cleared", "lists", "lists-kept"] {
+            group = group
+                .step(&format!("{to}-{name}"), get(to, "/public", &[&bearer]))
+                .step(&format!("{to}-{name}-elsewhere"), get(to, "/", &[&bearer]));
+        }
+    }
+    run(&group)
+}

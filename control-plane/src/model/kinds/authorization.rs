@@ -3,6 +3,7 @@
 //! A field that is not listed makes the whole object invalid: a rule without one of its conditions would allow more.
 
 use super::destination_rule::WorkloadSelector;
+use super::policy_target::PolicyTarget;
 use crate::model::read::{choice, record};
 
 record! {
@@ -18,8 +19,14 @@ record! {
     pub struct AuthorizationSpec {
         /// Which workloads. None: all of the namespace; in the root namespace: all.
         selector: Option<WorkloadSelector>,
+        /// Which gateways, instead of a selector.
+        target_refs: Vec<PolicyTarget>,
+        /// The older spelling for one.
+        target_ref: Option<PolicyTarget>,
         /// What is done with requests that a rule matches.
         action: Action,
+        /// Who is asked; only with CUSTOM.
+        provider: Option<Provider>,
         /// Any of these; none: nothing matches.
         rules: Vec<Rule>,
     }
@@ -33,6 +40,31 @@ choice! {
         Allow = "ALLOW",
         /// Refused, whatever others allow.
         Deny = "DENY",
+        /// Marked for logs, and let through.
+        Audit = "AUDIT",
+        /// Somebody else is asked, before anything else is looked at.
+        Custom = "CUSTOM",
+    }
+}
+
+record! {
+    /// Who is asked. **Source**: `security.istio.io/v1.AuthorizationPolicy.ExtensionProvider`.
+    pub struct Provider {
+        /// Its name in `extensionProviders` of the MeshConfig.
+        name: String,
+    }
+}
+
+impl AuthorizationSpec {
+    /// The gateways it names.
+    pub fn targets(&self) -> impl Iterator<Item = &PolicyTarget> {
+        PolicyTarget::named(&self.target_refs, self.target_ref.as_ref())
+    }
+
+    /// The name of who is asked; empty: nobody is named.
+    #[must_use]
+    pub fn provider(&self) -> &str {
+        self.provider.as_ref().map_or("", |provider| &provider.name)
     }
 }
 
@@ -64,6 +96,18 @@ record! {
         principals: Vec<String>,
         /// None of these.
         not_principals: Vec<String>,
+        /// Principals of tokens: `issuer/subject`, `*` at an end.
+        request_principals: Vec<String>,
+        /// None of these.
+        not_request_principals: Vec<String>,
+        /// Service accounts of identities: `name` or `namespace/name`.
+        service_accounts: Vec<String>,
+        /// None of these.
+        not_service_accounts: Vec<String>,
+        /// Trust domains of identities, `*` at an end.
+        trust_domains: Vec<String>,
+        /// None of these.
+        not_trust_domains: Vec<String>,
         /// Namespaces of identities.
         namespaces: Vec<String>,
         /// None of these.
@@ -102,7 +146,7 @@ record! {
         methods: Vec<String>,
         /// None of these.
         not_methods: Vec<String>,
-        /// Paths, `*` at an end.
+        /// Paths: `*` at an end, `{*}` for a segment, `{**}` for any number of them.
         paths: Vec<String>,
         /// None of these.
         not_paths: Vec<String>,
@@ -112,8 +156,7 @@ record! {
 record! {
     /// A condition. **Source**: `security.istio.io/v1.Condition`.
     pub struct Condition {
-        /// `request.headers[name]`, `source.ip`, `remote.ip`, `source.namespace`, `source.principal`, `destination.ip`,
-        /// `destination.port`, `connection.sni`.
+        /// What is looked at; the documentation of Istio lists the keys.
         key: String,
         /// Any of these.
         values: Vec<String>,

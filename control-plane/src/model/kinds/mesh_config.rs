@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::destination_rule::{LocalityLb, TcpKeepalive, ZoneAwareLb};
+use super::extension_provider::ExtensionProvider;
 use super::service_entry::OutboundTrafficPolicy;
 use super::virtual_service::Retries;
 use crate::model::read::record;
@@ -50,6 +51,8 @@ record! {
         enable_auto_mtls: Option<bool>,
         /// How paths are normalised.
         path_normalization: Option<PathNormalization>,
+        /// Servers that policies may name.
+        extension_providers: Vec<ExtensionProvider>,
     }
 }
 

@@ -25,6 +25,27 @@ record! {
     }
 }
 
+/// The annotation that has a policy tried out.
+pub const DRY_RUN: &str = "istio.io/dry-run";
+
+/// Truth as Istio reads it in annotations.
+#[must_use]
+pub fn go_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+impl Meta {
+    /// Whether a policy is only tried out.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.annotations.get(DRY_RUN).and_then(|value| go_bool(value)) == Some(true)
+    }
+}
+
 record! {
     /// What has made an object. **Source**: `meta.k8s.io/v1.OwnerReference`.
     pub struct OwnerReference (foreign) {

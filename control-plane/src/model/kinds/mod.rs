@@ -6,6 +6,7 @@
 pub mod authorization;
 pub mod destination_rule;
 pub mod envoy_filter;
+pub mod extension_provider;
 pub mod gateway;
 pub mod gateway_api;
 pub mod gateway_routes;
@@ -13,6 +14,8 @@ pub mod ingress;
 pub mod mesh_config;
 pub mod meta;
 pub mod peer_authentication;
+pub mod policy_target;
+pub mod request_authentication;
 pub mod service;
 pub mod service_entry;
 pub mod telemetry;
@@ -95,26 +98,6 @@ impl Read for StatefulSet {
     }
 }
 
-macro_rules! unenforced {
-    ($($(#[$meta:meta])* $name:ident: $what:literal),* $(,)?) => {$(
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq)]
-        pub struct $name(pub Node);
-
-        impl Read for $name {
-            fn read(node: &Node, reader: &mut Reader) -> Option<Self> {
-                reader.problem(Severity::Unsupported, node.at, concat!("not supported yet: ", $what));
-                Some(Self(node.clone()))
-            }
-        }
-    )*};
-}
-
-unenforced! {
-    /// A RequestAuthentication. **Source**: `security.istio.io/v1.RequestAuthentication`.
-    RequestAuthentication: "tokens are not checked",
-}
-
 kinds! {
     /// Kubernetes.
     Namespace = "" "Namespace" cluster workload::Namespace,
@@ -173,7 +156,7 @@ kinds! {
     /// Istio.
     PeerAuthentication = "security.istio.io" "PeerAuthentication" namespaced peer_authentication::PeerAuthentication,
     /// Istio.
-    RequestAuthentication = "security.istio.io" "RequestAuthentication" namespaced RequestAuthentication,
+    RequestAuthentication = "security.istio.io" "RequestAuthentication" namespaced request_authentication::RequestAuthentication,
     /// Istio.
     AuthorizationPolicy = "security.istio.io" "AuthorizationPolicy" namespaced authorization::AuthorizationPolicy,
     /// Istio.
@@ -306,7 +289,7 @@ impl Object {
         let spec = Spec::read(kind, &rest, &mut reader);
         let mut problems = reader.into_problems();
         problems.iter_mut().for_each(|problem| problem.source = Some(source.clone()));
-        if kind == Kind::AuthorizationPolicy {
+        if matches!(kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication | Kind::RequestAuthentication) {
             // A rule without one of its conditions would allow more than its author meant.
             for problem in problems.iter_mut().filter(|problem| problem.severity == Severity::Unsupported) {
                 problem.severity = Severity::Invalid;

@@ -35,6 +35,7 @@ const PAGES: &str = "\
 /debug/connections                  who is connected
 /debug/push_status                  which configuration is served, how many follow
 /debug/ca                           who signs certificates, which roots are trusted, how far the replacement of one is
+/debug/jwksz                        where keys of tokens are fetched, and how that goes
 /debug/configz                      the objects the configuration is made of, what is wrong with them, who refuses what they make
 /debug/objectz?object=OBJECT        which proxies run the newest state of an object: VirtualService default/reviews
 /debug/config_dump?proxyID=PROXY    what a proxy gets, in the form of Envoy's /config_dump
@@ -114,12 +115,14 @@ fn answer<G: Generator>(shared: &Shared<G>, path: &str, query: &str) -> Page {
         "/ready" if shared.stop.is_cancelled() => Page::text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
         "/ready" => Page::text(StatusCode::OK, "ready\n"),
         "/metrics" => {
-            let body = shared.connections.metrics().prometheus(shared.ca.get().map(|ca| &**ca));
+            let (ca, keys) = (shared.ca.get().map(|ca| &**ca), shared.keys.get().map(|keys| &**keys));
+            let body = shared.connections.metrics().prometheus(ca, keys);
             Page { status: StatusCode::OK, content_type: "text/plain; version=0.0.4", body }
         }
         "/debug/syncz" => Page::json(&debug::syncz(&*shared.cache.current().world, &connections)),
         "/debug/connections" => Page::json(&debug::connections(&connections)),
         "/debug/ca" => Page::json(&shared.ca.get().map_or(Json::Null, |ca| ca.status())),
+        "/debug/jwksz" => Page::json(&shared.keys.get().map_or(Json::Null, |keys| keys.sets())),
         "/debug/push_status" => Page::json(&debug::push_status(&shared.cache, &connections)),
         "/debug/configz" => {
             let world = &shared.cache.current().world;

@@ -52,14 +52,8 @@ fn provider(c: &Ctx<'_>, name: &str, p: &pb::JwtProvider) -> Out<JwtProvider> {
         }
         Some(pb::jwt_provider::JwksSourceSpecifier::LocalJwks(source)) => keys(&c.field("local_jwks"), source)?,
     };
-    for (field, set) in [
-        ("normalize_payload_in_metadata", p.normalize_payload_in_metadata.is_some()),
-        ("failed_status_in_metadata", !p.failed_status_in_metadata.is_empty()),
-        ("clear_route_cache", p.clear_route_cache),
-    ] {
-        if set {
-            return c.field(field).unsupported("this setting of a provider");
-        }
+    if !p.failed_status_in_metadata.is_empty() {
+        return c.field("failed_status_in_metadata").unsupported("this setting of a provider");
     }
     let subjects = c.opt("subjects", &p.subjects, matcher::string);
     let claims = c.each("claim_to_headers", &p.claim_to_headers, claim);
@@ -82,6 +76,13 @@ fn provider(c: &Ctx<'_>, name: &str, p: &pb::JwtProvider) -> Out<JwtProvider> {
         pad_forward_payload_header: p.pad_forward_payload_header,
         payload_in_metadata: some(&p.payload_in_metadata),
         header_in_metadata: some(&p.header_in_metadata),
+        space_delimited_claims: p
+            .normalize_payload_in_metadata
+            .as_ref()
+            .map(|of| of.space_delimited_claims.clone())
+            .unwrap_or_default(),
+        // Without anything that is said a route has nothing else to match by.
+        clear_route_cache: p.clear_route_cache && !(p.claim_to_headers.is_empty() && p.payload_in_metadata.is_empty()),
         clock_skew: Duration::from_secs(u64::from(if p.clock_skew_seconds == 0 {
             CLOCK_SKEW
         } else {

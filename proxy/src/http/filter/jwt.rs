@@ -12,6 +12,7 @@ use super::{Flow, jwt_settings};
 use crate::config::{ConfigError, DataSource, JwtAuthn, JwtPerRoute, JwtPlace, JwtProvider, JwtRequirement};
 use crate::http::body::Body;
 use crate::http::local_reply;
+use crate::http::request;
 use crate::http::route;
 use crate::http::stream::StreamCtx;
 use crate::jwt::{Keys, Status, Token};
@@ -32,6 +33,14 @@ pub(super) struct Jwt {
     allowed: Counter,
     denied: Counter,
     bypassed: Counter,
+}
+
+/// A request that is judged.
+struct Judge<'a> {
+    ctx: &'a mut StreamCtx,
+    now: Duration,
+    /// A token was taken whose provider has the route looked for again.
+    says_more: bool,
 }
 
 /// A token that was found, and where.
@@ -74,10 +83,15 @@ impl Jwt {
         };
         self.sanitize(&mut ctx, requirement);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        match self.judge(&mut ctx, requirement, now) {
+        let mut judge = Judge { ctx: &mut ctx, now, says_more: false };
+        match self.judge(&mut judge, requirement) {
             Ok(()) => {
+                let says_more = judge.says_more;
                 self.allowed.inc();
-                Flow::Continue(ctx, body)
+                match if says_more { request::find_route_again(ctx) } else { Ok(ctx) } {
+                    Ok(ctx) => Flow::Continue(ctx, body),
+                    Err(answer) => Flow::Answer(answer),
+                }
             }
             Err(status) => Flow::Answer(self.denied(ctx, status)),
         }
@@ -101,32 +115,32 @@ impl Jwt {
         Ok(rule.and_then(|rule| rule.requires.as_ref()))
     }
 
-    fn judge(&self, ctx: &mut StreamCtx, of: &JwtRequirement, now: Duration) -> Result<(), Status> {
+    fn judge(&self, judge: &mut Judge<'_>, of: &JwtRequirement) -> Result<(), Status> {
         match of {
             JwtRequirement::Provider(at, audiences) => {
                 let Some(provider) = self.config.providers.get(*at) else { return Err(Status::UnknownIssuer) };
-                let found = find(ctx, &provider.places);
+                let found = find(judge.ctx, &provider.places);
                 if found.is_empty() {
                     return Err(Status::Missing);
                 }
                 // Each must be good: else one that is could hide another that the upstream looks at.
-                found.iter().try_for_each(|found| self.take(ctx, found, Some((*at, audiences.as_deref())), now))
+                found.iter().try_for_each(|found| self.take(judge, found, Some((*at, audiences.as_deref()))))
             }
-            JwtRequirement::All(all) => all.iter().try_for_each(|of| self.judge(ctx, of, now)),
-            JwtRequirement::Any(any) => self.any(ctx, any, now),
-            JwtRequirement::AllowMissing => self.of_any_provider(ctx, now, false),
-            JwtRequirement::AllowMissingOrFailed => self.of_any_provider(ctx, now, true),
+            JwtRequirement::All(all) => all.iter().try_for_each(|of| self.judge(judge, of)),
+            JwtRequirement::Any(any) => self.any(judge, any),
+            JwtRequirement::AllowMissing => self.of_any_provider(judge, false),
+            JwtRequirement::AllowMissingOrFailed => self.of_any_provider(judge, true),
         }
     }
 
-    fn any(&self, ctx: &mut StreamCtx, any: &[JwtRequirement], now: Duration) -> Result<(), Status> {
+    fn any(&self, judge: &mut Judge<'_>, any: &[JwtRequirement]) -> Result<(), Status> {
         let mut worst = Status::Missing;
         let (mut missing, mut failed) = (false, false);
         for of in any {
             match of {
                 JwtRequirement::AllowMissing => missing = true,
                 JwtRequirement::AllowMissingOrFailed => failed = true,
-                of => match self.judge(ctx, of, now) {
+                of => match self.judge(judge, of) {
                     Ok(()) => return Ok(()),
                     // That a token is there says more than that none is, and that it is bad says more than whose it is not.
                     Err(Status::Missing) => {}
@@ -139,15 +153,15 @@ impl Jwt {
     }
 
     /// Tokens wherever any provider has them.
-    fn of_any_provider(&self, ctx: &mut StreamCtx, now: Duration, may_fail: bool) -> Result<(), Status> {
+    fn of_any_provider(&self, judge: &mut Judge<'_>, may_fail: bool) -> Result<(), Status> {
         let mut places: Vec<JwtPlace> = Vec::new();
         for place in self.config.providers.iter().flat_map(|p| &p.places) {
             if !places.contains(place) {
                 places.push(place.clone());
             }
         }
-        for found in find(ctx, &places) {
-            let taken = self.take(ctx, &found, None, now);
+        for found in find(judge.ctx, &places) {
+            let taken = self.take(judge, &found, None);
             if !may_fail {
                 taken?;
             }
@@ -156,13 +170,7 @@ impl Jwt {
     }
 
     /// Verifies a token, and does what its provider asks to be done with it. Without a provider its issuer tells.
-    fn take(
-        &self,
-        ctx: &mut StreamCtx,
-        found: &Found,
-        of: Option<(usize, Option<&[String]>)>,
-        now: Duration,
-    ) -> Result<(), Status> {
+    fn take(&self, judge: &mut Judge<'_>, found: &Found, of: Option<(usize, Option<&[String]>)>) -> Result<(), Status> {
         let token = Token::read(&found.text)?;
         let issuer = token.claim("iss");
         let fits = |p: &JwtProvider| p.issuer.is_empty() || p.issuer == issuer;
@@ -176,9 +184,10 @@ impl Jwt {
         let (Some(provider), Some(keys)) = (self.config.providers.get(at), self.keys.get(at)) else {
             return Err(Status::UnknownIssuer);
         };
-        check(provider, &token, audiences, now)?;
+        check(provider, &token, audiences, judge.now)?;
         keys.verify(&token)?;
-        accept(ctx, provider, &token, found);
+        accept(judge.ctx, provider, &token, found);
+        judge.says_more |= provider.clear_route_cache;
         Ok(())
     }
 
@@ -287,14 +296,30 @@ fn accept(ctx: &mut StreamCtx, p: &JwtProvider, token: &Token<'_>, found: &Found
     if !p.forward {
         remove(ctx, &found.place);
     }
-    for (key, value) in [(&p.payload_in_metadata, token.payload()), (&p.header_in_metadata, token.header())] {
-        let Some(key) = key else { continue };
+    let said = [
+        p.payload_in_metadata.as_ref().map(|key| (key, normalized(token.payload(), &p.space_delimited_claims))),
+        p.header_in_metadata.as_ref().map(|key| (key, token.header().clone())),
+    ];
+    for (key, value) in said.into_iter().flatten() {
         let all = ctx.info.metadata.get_or_insert_default();
         let own = all.entry(NAMESPACE.to_owned()).or_insert_with(|| json!({}));
         if let Some(own) = own.as_object_mut() {
-            own.insert(key.clone(), value.clone());
+            own.insert(key.clone(), value);
         }
     }
+}
+
+/// A payload in which these claims are lists: in tokens their items have spaces between them.
+fn normalized(payload: &Value, space_delimited: &[String]) -> Value {
+    let mut payload = payload.clone();
+    for name in space_delimited {
+        if let Some(value) = payload.get_mut(name)
+            && let Value::String(text) = value
+        {
+            *value = text.split(' ').filter(|item| !item.is_empty()).collect();
+        }
+    }
+    payload
 }
 
 /// A claim as a header has it: text, numbers and truth as they are, all else as JSON in base64.
