@@ -99,12 +99,6 @@ pub enum NodeError {
 }
 
 impl Proxy {
-    /// Whether it can ask an authorization server about connections: weft-proxy has no such filter yet.
-    #[must_use]
-    pub fn asks_about_connections(&self) -> bool {
-        self.user_agent != "weft-proxy"
-    }
-
     /// Reads a node.
     ///
     /// # Errors

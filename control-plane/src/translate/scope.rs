@@ -29,8 +29,6 @@ pub struct Scope {
     counting: bool,
     /// What says how.
     telemetry: Vec<ObjectKey>,
-    /// It can ask about connections, or nobody is asked.
-    asks: bool,
     /// Of a gateway: its Gateways select it by any of them.
     labels: Labels,
 }
@@ -48,7 +46,6 @@ impl Scope {
             identity: view::has_identity(world, proxy, labels),
             counting: telemetry::is_counting(proxy),
             telemetry: telemetry_of(world, proxy, labels),
-            asks: asks(world, proxy),
             labels: if proxy.kind == ProxyKind::Gateway { labels.clone() } else { Labels::new() },
         }
     }
@@ -67,8 +64,6 @@ pub struct Key {
     services: Vec<(ServiceKey, BTreeMap<u16, u16>)>,
     /// Its addresses, where listeners are bound to them.
     ips: Vec<IpAddr>,
-    /// It can ask about connections, or nobody is asked.
-    asks: bool,
 }
 
 impl Key {
@@ -76,7 +71,7 @@ impl Key {
         if proxy.kind != ProxyKind::Sidecar {
             // It has nothing of its own.
             let (labels, namespace) = Default::default();
-            return Self { labels, namespace, counting: false, services: Vec::new(), ips: Vec::new(), asks: true };
+            return Self { labels, namespace, counting: false, services: Vec::new(), ips: Vec::new() };
         }
         let labels = view::labels(world, proxy);
         let ports = |key: &ServiceKey| {
@@ -94,7 +89,6 @@ impl Key {
             counting: telemetry::is_counting(proxy),
             services,
             ips,
-            asks: asks(world, proxy),
         }
     }
 
@@ -106,10 +100,6 @@ impl Key {
 
 fn telemetry_of(world: &World, proxy: &Proxy, labels: &Labels) -> Vec<ObjectKey> {
     telemetry::objects(world, proxy, labels).into_iter().map(|(object, _)| object.key.clone()).collect()
-}
-
-fn asks(world: &World, proxy: &Proxy) -> bool {
-    world.config().mesh.extension_providers.is_empty() || proxy.asks_about_connections()
 }
 
 /// Whether the proxy's connections are redirected to it. Istio's agents say so in the metadata; it is the default.

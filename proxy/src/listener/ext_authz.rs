@@ -11,6 +11,7 @@ use crate::config::{ConfigError, NetworkExtAuthz};
 use crate::ext_authz::{self, CHECK, Verdict, attributes};
 use crate::http::grpc_client::GrpcClient;
 use crate::http::route::metadata_matches;
+use crate::rbac;
 use crate::stats::{Counter, Gauge};
 use crate::stream_info::{ConnInfo, ResponseFlags, StreamInfo};
 
@@ -66,10 +67,15 @@ impl ExtAuthz {
         }))
     }
 
-    /// Whether it has nothing to say of a connection, by the connection's metadata; counted each time it is asked.
-    pub(super) fn is_disabled(&self, conn: &ConnInfo) -> bool {
+    /// Whether it has nothing to say of a connection, by the connection's metadata; counted each time it is asked. `said`: what RBAC in
+    /// front of it has said just now, which the connection does not have yet.
+    pub(super) fn is_disabled(&self, conn: &ConnInfo, said: Option<&Value>) -> bool {
         let enabled = self.config.enabled_metadata.as_ref();
-        let disabled = enabled.is_some_and(|m| !metadata_matches(m, conn.dynamic_metadata(&m.filter)));
+        let of = |filter: &str| match said {
+            Some(said) if filter == rbac::NETWORK_NAMESPACE => Some(said),
+            _ => conn.dynamic_metadata(filter),
+        };
+        let disabled = enabled.is_some_and(|m| !metadata_matches(m, of(&m.filter)));
         if disabled {
             self.stats.disabled.inc();
         }

@@ -46,7 +46,7 @@ fn judge(
                 }
             }
             // One that says nothing is asked again, and says so again; the others are asked once.
-            Guard::ExtAuthz(authz) if authz.is_disabled(conn) => again = true,
+            Guard::ExtAuthz(authz) if authz.is_disabled(conn, said.as_deref()) => again = true,
             Guard::ExtAuthz(_) if !first => {}
             Guard::ExtAuthz(authz) => {
                 let (authz, guards, conn) = (authz.clone(), guards.clone(), conn.clone());

@@ -62,7 +62,7 @@ fn custom(provider: &str, rules: &str) -> String {
     policy("custom", &format!("action: CUSTOM\nprovider: {{name: {provider}}}\n{rules}"))
 }
 
-fn cases(kind: Kind) -> Vec<Case> {
+fn cases() -> Vec<Case> {
     const GOOD: &str = "plain GET / x-ext-authz: allow";
     let all = "rules: [{}]";
     let admin = "rules: [{to: [{operation: {paths: [\"/admin*\"]}}]}]";
@@ -121,13 +121,7 @@ fn cases(kind: Kind) -> Vec<Case> {
         Case::new("no-answer-open", custom("gone-open", all), &["plain GET /", "plain POST /admin"], &[]),
         // A server that speaks HTTP is not asked about connections, one that speaks gRPC is.
         Case::new("http-of-connections", custom("http", all), &["plain tcp"], &[]),
-        match kind {
-            Kind::Envoy => {
-                Case::new("grpc-of-connections", custom("grpc", all), &["client tcp"], &["plain tcp", "other tcp"])
-            }
-            // weft-proxy cannot ask about connections yet: what it would be asked about is denied.
-            Kind::Weft => Case::new("grpc-of-connections", custom("grpc", all), &[], &["client tcp", "plain tcp"]),
-        },
+        Case::new("grpc-of-connections", custom("grpc", all), &["client tcp"], &["plain tcp", "other tcp"]),
         Case::new(
             "dry-run",
             object(
@@ -151,7 +145,7 @@ async fn asked(kind: Kind) -> Result<()> {
     let ports = [Reserved::new()?, Reserved::new()?, Reserved::new()?];
     let mesh = Mesh::start(kind, 3600, true, &providers(&authorizer, &ports)).await?;
     let callers = Callers::of(&mesh)?;
-    all_hold(kind, &mesh, &callers, &cases(kind)).await?;
+    all_hold(kind, &mesh, &callers, &cases()).await?;
     what_is_said(&mesh, &callers, &authorizer).await.with_context(|| kind.name())
 }
 

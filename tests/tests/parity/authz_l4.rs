@@ -69,6 +69,13 @@ fn answer(code: i32) -> String {
 #[test]
 fn connections() -> Result<()> {
     let rbac = "- name: envoy.filters.network.rbac\n  typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: r, rules: {action: DENY, policies: {p: {permissions: [{any: true}], principals: [{any: true}]}}}}\n";
+    // Asked about what shadow rules in front of it match, as Istio's CUSTOM policies are translated.
+    let shadow = |permission: &str| {
+        format!(
+            "- name: envoy.filters.network.rbac\n  typed_config: {{\"@type\": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: s, shadow_rules_stat_prefix: ask_, shadow_rules: {{action: DENY, policies: {{p: {{permissions: [{{{permission}}}], principals: [{{any: true}}]}}}}}}}}\n"
+        )
+    };
+    let judged = "filter_enabled_metadata: {filter: envoy.filters.network.rbac, path: [{key: ask_shadow_effective_policy_id}], value: {string_match: {exact: p}}}";
     let labels = "include_peer_certificate: true\ninclude_tls_session: true\nbootstrap_metadata_labels_key: labels";
     let config = Config::new()
         .top(&format!(
@@ -86,13 +93,28 @@ fn connections() -> Result<()> {
         .listener("allow", &chain("allow", &filter("allow", "dead", "failure_mode_allow: true")))
         .listener("unknown", &chain("unknown", &filter("unknown", "nobody", "")))
         .listener("shut", &chain("shut", &filter("shut", "dead", "filter_enabled_metadata: {filter: m, path: [{key: k}], value: {string_match: {exact: v}}}")))
+        .listener("shadow", &chain("shadow", &(shadow("any: true") + &filter("shadow", "dead", judged))))
+        .listener("spared", &chain("spared", &(shadow("destination_port: 1") + &filter("spared", "dead", judged))))
         .listener("two", &chain("two", &(filter("two", "authz", "") + &filter("twice", "authz", ""))))
         .listener("rbac-first", &chain("rbac-first", &(rbac.to_owned() + &filter("rbac-first", "authz", ""))))
         .listener("rbac-last", &chain("rbac-last", &(filter("rbac-last", "authz", "") + rbac)))
         .listener("tls", &tls_chain("tls", &filter("tls", "authz", labels)))
         .listener("tls-few", &tls_chain("tls-few", &filter("tls-few", "authz", "")));
     let mut group = Group::new("authz-l4", config);
-    for to in ["plain", "deny", "meta", "shut", "down", "allow", "unknown", "two", "rbac-first", "rbac-last"] {
+    for to in [
+        "plain",
+        "deny",
+        "meta",
+        "shut",
+        "down",
+        "allow",
+        "unknown",
+        "two",
+        "rbac-first",
+        "rbac-last",
+        "shadow",
+        "spared",
+    ] {
         group = group
             .step(to, talk(to, &[b"hello"]))
             .step(&format!("{to}-more"), talk(to, &[b"hello", b"again"]))

@@ -82,12 +82,7 @@ pub(super) fn http_filters(view: &View<'_>, policies: &[Policy<'_>]) -> Vec<Http
 
 /// The filters for connections; a server that speaks HTTP is not asked about them.
 pub(super) fn network_filters(view: &View<'_>, policies: &[Policy<'_>]) -> Vec<Filter> {
-    let Some(Question { mut rules, mut authorizer }) = question(view, policies, false) else { return Vec::new() };
-    let asks = matches!(&authorizer, Ok(Authorizer { speaks: Speaks::Grpc(_), .. }));
-    if asks && !view.proxy.asks_about_connections() {
-        rules = nobody_to_ask(rules);
-        authorizer = Err("the proxy cannot ask".to_owned());
-    }
+    let Some(Question { rules, authorizer }) = question(view, policies, false) else { return Vec::new() };
     let stat_prefix = NETWORK_STATS.to_owned();
     let Ok(authorizer) = authorizer else {
         let deny = NetworkRbac { rules: Some(rules), stat_prefix, ..NetworkRbac::default() };
