@@ -2,7 +2,7 @@
 //!
 //! An HTTP upstream speaks HTTP/1 and, to a client preface, HTTP/2 on one port. It answers what the request's
 //! `x-script` field asks for ([`script`]), by default 200 with the body `ok`, and records each request. It is also the gRPC
-//! services that proxies ask ([`service`]). A TCP upstream
+//! services that proxies ask (`service`). A TCP upstream
 //! greets nobody, records all bytes and sends them back, with `echo:` before the first.
 
 mod http1;
