@@ -25,6 +25,8 @@ pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
+    /// The browser's own process.
+    pid: Option<u64>,
     _profile: TempDir,
 }
 
@@ -46,7 +48,7 @@ impl Browser {
         let out = child.stdout.take().context("no output")?;
         let port = tokio::time::timeout(PATIENCE, port_of(BufReader::new(out))).await.context("chromedriver")??;
         let profile = tempfile::tempdir()?;
-        let mut browser = Self { driver: child, port, session: String::new(), _profile: profile };
+        let mut browser = Self { driver: child, port, session: String::new(), pid: None, _profile: profile };
         let args = [
             "--headless=new",
             // The tests may run as root, where the sandbox does not; all pages are their own.
@@ -59,6 +61,7 @@ impl Browser {
         let options = json!({ "browserName": "chrome", "goog:chromeOptions": { "args": args } });
         let made = browser.ask("POST", "", &json!({ "capabilities": { "alwaysMatch": options } })).await?;
         browser.session = made["sessionId"].as_str().context("no session")?.to_owned();
+        browser.pid = made["capabilities"]["goog:processID"].as_u64();
         Ok(Some(browser))
     }
 
@@ -126,6 +129,7 @@ impl Browser {
     /// When it does not end.
     pub async fn close(mut self) -> Result<()> {
         self.ask("DELETE", "", &Value::Null).await?;
+        self.pid = None;
         self.driver.kill().await.context("chromedriver")
     }
 
@@ -161,11 +165,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // For a test that has failed: asked to end, the driver ends the browser, too.
-        if let Some(pid) = self.driver.id() {
+        // For a test that has failed: the browser does not end with its driver.
+        let pids = [self.pid, self.driver.id().map(u64::from)];
+        for pid in pids.into_iter().flatten() {
             let _ = std::process::Command::new("kill").arg(pid.to_string()).status();
-            let _ = self.driver.try_wait();
         }
+        let _ = self.driver.try_wait();
     }
 }
 
