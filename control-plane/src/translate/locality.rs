@@ -187,4 +187,28 @@ mod tests {
         assert!(locality_matches("r", &here) && !locality_matches("r/y", &here) && !locality_matches("q/*", &here));
         assert_eq!(dense([4, 0, 2, 2].into_iter()), BTreeMap::from([(0, 0), (2, 1), (4, 2)]));
     }
+
+    #[test]
+    fn zones_are_for_the_own_region_and_labels_go_before_regions() {
+        let at = |region: &str, label: &str| Endpoint {
+            address: "10.0.0.1".to_owned(),
+            ports: BTreeMap::new(),
+            labels: Labels::from([("tier".to_owned(), label.to_owned())]),
+            locality: Locality { region: region.into(), zone: "z".into(), sub_zone: String::new() },
+            weight: 1,
+            service_account: String::new(),
+            workload: None,
+            workload_name: Default::default(),
+        };
+        let here = Locality { region: "r1".into(), zone: "other".into(), sub_zone: String::new() };
+        let failover = [Failover { from: "r1".to_owned(), to: "r2".to_owned(), ..Default::default() }];
+        let own = Labels::from([("tier".to_owned(), "a".to_owned())]);
+        let order = ["tier".to_owned()];
+        let by = |order: &[String]| {
+            let shares = Shares::Regions { from: &here, failover: &failover, order, own: &own };
+            [at("r1", "a"), at("r2", "a"), at("r3", "a"), at("r1", "b")].map(|endpoint| shares.priority(&endpoint))
+        };
+        assert_eq!(by(&[]), [0, 1, 2, 0]);
+        assert_eq!(by(&order), [0, 1, 2, 3]);
+    }
 }
